@@ -1,0 +1,35 @@
+# Two commands for newcomers: `make demo` and `make test`. Each makes its own environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test test-all check bench clean
+help:
+	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (6 minutes)"
+	@echo "make test      the test suite (15 minutes at most)"
+	@echo "make test-all  the same with the slow and peer-bound tests"
+	@echo "make check     ruff, mypy, import-linter"
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing quincunx and what it needs into .venv (once; about two minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/qx demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,74 @@
+"""What a person sees in the terminal: progress on standard error, results on standard output, and no noise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(soft_wrap=False, highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def quiet() -> None:
+    """Silence third-party warnings that a user cannot act on. Called once, by the command line."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, so nothing is waited for
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings(
+        "ignore", module=r"(gymnasium|diffusers|transformers|accelerate|torch|tensorboard|pygame)(\..*)?"
+    )
+    for name in ("diffusers", "transformers", "accelerate", "torch.distributed", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class Bar:
+    """A progress bar in the making: `update(completed, note)`."""
+
+    def __init__(self, progress: Progress, label: str, total: int, start: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=total, completed=start, note="")
+
+    def update(self, completed: int, note: str = "") -> None:
+        """Show how far the work is, and a few words beside it."""
+        self._progress.update(self._task, completed=completed, note=note)
+
+
+@contextmanager
+def progress(label: str, total: int, start: int = 0) -> Iterator[Bar]:
+    """A progress bar on standard error; where that is no terminal, one line at the end instead."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, refresh_per_second=4, disable=not err.is_terminal) as shown:
+        yield Bar(shown, label, total, start)
+    if not err.is_terminal:
+        sys.stderr.write(f"{label}: {total} done\n")
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output; columns whose cells are all numbers align to the right."""
+    rows = [list(row) for row in rows]
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for i, name in enumerate(header):
+        numeric = all(_numeric(row[i]) for row in rows)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    out.print(shown)
+
+
+def _numeric(cell: str) -> bool:
+    return cell.strip().lstrip("+-±")[:1].isdigit() or cell.strip() in {"", "-"}
