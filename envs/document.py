@@ -1,0 +1,121 @@
+"""A TOML document that knows where everything in it stands, and checks it piece by piece.
+
+Every complaint is one line: the file, the line and the column (or the override it came from), what is wrong, what was
+expected, and the nearest known word where there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from envs import locate
+
+Path = tuple[str, ...]
+
+
+class WorldError(ValueError):
+    """A world that cannot be: one line that says where, what is wrong and what was expected."""
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for a word that resembles a known one, else ''."""
+    plain = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), plain, n=1)
+    return f"; did you mean {plain[found[0]]!r}?" if found else ""
+
+
+def value_of(text: Any) -> Any:
+    """What an override means: a string is read as TOML where it can be, and is itself where it cannot."""
+    if isinstance(text, str):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"value = {text}")["value"]
+    return text
+
+
+class Document:
+    """A parsed document after its overrides.
+
+    Args:
+        text: the TOML text.
+        file: its name, for messages.
+        overrides: values by dotted key, `{"reward.forbidden": "-10"}`, read by `value_of`.
+
+    Raises:
+        WorldError: from the constructor for broken syntax; from every check for a value that fails it.
+    """
+
+    def __init__(self, text: str, file: str, overrides: Mapping[str, Any]) -> None:
+        self.text, self.file = text, file
+        self.places = locate.keys(text)
+        self.overridden: dict[Path, str] = {}
+        try:
+            self.root: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            line, column, message = locate.syntax(str(error), text)
+            raise WorldError(f"{file}:{line}:{column}: this is no TOML: {message}") from None
+        for key, value in overrides.items():
+            self._override(key, value)
+
+    def error(self, path: Path, message: str, at: locate.Place | None = None) -> WorldError:
+        """About the value at `path`: at its place in the file, or at the nearest table above it."""
+        for other, override in self.overridden.items():  # at, above or below the path
+            if path and all(a == b for a, b in zip(path, other, strict=False)):
+                return WorldError(f"{self.file}: override {override}: {message}")
+        while path and path not in self.places:
+            path = path[:-1]
+        line, column = at or self.places.get(path, (1, 1))
+        return WorldError(f"{self.file}:{line}:{column}: {message}")
+
+    def _override(self, key: str, value: Any) -> None:
+        """Put `value` at the dotted `key`."""
+        path = tuple(key.split("."))
+        self.overridden[path] = f"{key}={value}".replace("\n", "\\n")
+        table = self.root
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise self.error(path, f"{part} is {table!r}, which has no key {path[-1]!r}")
+        table[path[-1]] = value_of(value)
+
+    def number(self, path: Path, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number between `low` and `high`, or a fraction written as a string."""
+        number = math.nan
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError, ZeroDivisionError, OverflowError):
+                number = float(Fraction(value))
+        if not math.isfinite(number):
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a finite number")
+        if not low <= number <= high:
+            span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a number {span}")
+        return number
+
+    def string(self, path: Path, value: Any) -> str:
+        """A string."""
+        if not isinstance(value, str):
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a string")
+        return value
+
+    def word(self, path: Path, value: Any, known: tuple[str, ...]) -> str:
+        """One of the known words."""
+        if self.string(path, value) not in known:
+            listed = ", ".join(map(repr, known))
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected one of {listed}{near(value, known)}")
+        return value
+
+    def table(self, path: Path, value: Any, known: Iterable[str] = ()) -> dict[str, Any]:
+        """A table whose keys are all known; without known keys, any table."""
+        if not isinstance(value, dict):
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a table")
+        for key in value if known else ():
+            if key not in known:
+                where = f"in {'.'.join(path)} " if path else ""
+                message = f"key {key!r} {where}is unknown, expected one of {', '.join(known)}{near(key, known)}"
+                raise self.error((*path, key), message)
+        return value

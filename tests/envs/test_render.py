@@ -1,0 +1,81 @@
+"""Pictures: what is drawn is what is there. (How it looks, a person has to judge.)"""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+
+import envs
+from envs import picture, render
+
+
+def words(ax) -> list[str]:
+    return [t.get_text() for t in ax.texts if isinstance(t, Text) and t.get_text()]
+
+
+def arrows(ax) -> list[tuple[float, float]]:
+    """The direction of each arrow: columns right, rows down."""
+    found = [t for t in ax.texts if isinstance(t, Annotation)]
+    return [tuple(np.sign(np.round(np.subtract(t.xy, t.xyann), 6))) for t in found]
+
+
+def test_the_text_map_shows_the_agent():
+    world = envs.load("cliff", {"map": "S.\n#G"})
+    assert picture.text(world) == "S .\n# G"
+    assert picture.text(world, 1) == "S @\n# G"
+
+
+def test_the_pixels_of_a_cell_have_its_colour_and_the_agent_stands_in_the_middle():
+    world = envs.load("garden")
+    empty, there = picture.rgb_array(world), picture.rgb_array(world, 5)
+    assert (empty.shape, empty.dtype) == ((7 * 32, 8 * 32, 3), np.uint8)
+    for (row, col), glyph in np.ndenumerate(np.array([list(r) for r in world.layout.glyphs])):
+        name = {"#": "wall", ".": "floor", "S": "start", "G": "goal", "x": "forbidden", "H": "hole"}[glyph]
+        colour = bytes.fromhex(picture.COLOURS[name][1:])
+        assert bytes(empty[row * 32 + 16, col * 32 + 16]) == colour
+    changed = np.argwhere((empty != there).any(-1))
+    np.testing.assert_allclose(changed.mean(0), (world.layout.cell[5].numpy() + 0.5) * 32 - 0.5)
+    assert bytes(there[16, 5 * 32 + 16]) == bytes.fromhex(picture.AGENT[1:])
+
+
+def test_a_figure_holds_every_value_and_every_arrow():
+    world = envs.load("frozenlake-4x4")
+    values = torch.arange(16) / 100
+    policy = torch.zeros(16, dtype=torch.int64)
+    policy[6] = 3
+    ax = render.draw(world, values, policy, title="lake")
+    alive = [s for s in range(16) if s not in (5, 7, 11, 12, 15)]  # four holes and the goal
+    assert sorted(words(ax)) == sorted([f"{s / 100:.2f}" for s in alive] + ["G"])
+    assert arrows(ax) == [(-1, 0)] * 5 + [(0, -1)] + [(-1, 0)] * 5
+    assert ax.get_title() == "lake"
+
+
+def test_ties_are_several_arrows_and_staying_is_a_ring():
+    world = envs.load("zhao-5x5")
+    probs = torch.zeros(25, 5)
+    probs[:, 4] = 1
+    probs[0] = torch.tensor([0, 0.5, 0.5, 0, 0])
+    ax = render.draw(world, policy=probs)
+    assert arrows(ax) == [(1, 0), (0, 1)]
+    assert len(ax.lines) == 24
+
+
+def test_cells_that_no_agent_stands_on_have_no_value():
+    ax = render.draw(envs.load("cliff"), torch.full((48,), -1.0))
+    assert words(ax).count("-1.00") == 37
+
+
+def test_it_draws_into_given_axes_and_saves(tmp_path):
+    figure = Figure(figsize=(3, 3))
+    ax = figure.add_subplot()
+    assert render.draw(envs.load("FrozenLake-v1"), torch.rand(16, generator=torch.Generator()), ax=ax) is ax
+    figure.savefig(tmp_path / "lake.png")
+    assert (tmp_path / "lake.png").stat().st_size > 1000
+
+
+def test_a_world_without_a_map_cannot_be_drawn():
+    taxi = envs.load("Taxi-v4")
+    for drawn in (picture.text, picture.rgb_array, render.draw):
+        with pytest.raises(ValueError, match=r"^Taxi-v4 has no map to draw, expected a grid world$"):
+            drawn(taxi)
