@@ -18,7 +18,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -38,6 +38,7 @@ class Losses:
     metrics: dict[str, Float[Tensor, "B"]] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What a model is trained for. It holds what stays fixed (schedule, reference); the model is an argument."""
 
@@ -46,6 +47,7 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
 class Data(Protocol):
     """Samples by index, in memory or not."""
 

@@ -60,7 +60,8 @@ def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -
 
 def bits(key: Int64[Tensor, "..."], index: Int64[Tensor, "..."] | int) -> Int64[Tensor, "..."]:
     """The `index`-th 64 random bits of each key's stream (the arguments broadcast)."""
-    z = key + (index + 1) * GOLDEN  # int64 arithmetic wraps, as the algorithm wants
+    jump = (index + 1) * GOLDEN  # int64 arithmetic wraps, as the algorithm wants
+    z = key + (jump if isinstance(jump, Tensor) else (jump + 2**63) % 2**64 - 2**63)  # Python's integers do not
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * MIX1  # the masks turn arithmetic shifts into logical ones
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * MIX2
     return z ^ ((z >> 31) & 0x1FFFFFFFF)

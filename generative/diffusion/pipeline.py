@@ -1,0 +1,203 @@
+"""A denoiser one can keep: network, schedule, prediction and labels together, drawn from by class, saved and loaded.
+
+    pipeline = Pipeline.build(DiffusionConfig(), generator)
+    ... train pipeline.network for pipeline.objective() ...
+    images = pipeline.sample([3] * 16, seed=0)          # sixteen threes
+    pipeline.save(folder);  Pipeline.load(folder)
+
+A saved folder holds `pipeline.json` (format version and configuration) and `network.safetensors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from backbones.initialise import build
+from backbones.unet import UNet
+from generative.diffusion.denoiser import Prediction
+from generative.diffusion.engine import Engine
+from generative.diffusion.objective import DDPM
+from generative.diffusion.request import Request
+from generative.diffusion.schedule import SCHEDULES
+from lab import streams
+
+FORMAT = 1
+
+
+class PipelineError(ValueError):
+    """A saved pipeline is missing, damaged or of another format; the message names the file."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The network and the noise it is trained on. The defaults are those of the 8x8 digits."""
+
+    shape: tuple[int, int, int] = (1, 8, 8)
+    """Channels, height and width of an image."""
+    classes: int | None = 10
+    """Number of labels; None for a model without."""
+    width: int = 32
+    """Channels of the first level. Larger fits finer detail and costs its square in time."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level in units of the width; each further level halves the image."""
+    blocks: int = 2
+    """Residual blocks a level. More fit more, at a proportional cost."""
+    attention: tuple[int, ...] = (1,)
+    """Levels, from 0, whose pixels attend to each other. More join distant parts; slow at large images."""
+    schedule: Literal["linear", "scaled-linear", "cosine"] = "cosine"
+    """How noise grows with the timestep. Cosine leaves small images readable for longer."""
+    prediction: Prediction = "v"
+    """What the network says: the noise (eps), the data (x0), or the velocity between them (v)."""
+
+
+class Pipeline:
+    """A network with all that is needed to draw from it.
+
+    Args:
+        config: what it is made of.
+        network: its weights, made by `build` or trained since.
+    """
+
+    def __init__(self, config: DiffusionConfig, network: nn.Module) -> None:
+        self.config, self.network = config, network
+        self.schedule = SCHEDULES[config.schedule](1000)
+
+    @classmethod
+    def build(cls, config: DiffusionConfig, generator: torch.Generator) -> Pipeline:
+        """An untrained one with weights drawn from `generator`."""
+        return cls(config, build(lambda: _network(config), generator))
+
+    def objective(self, dropout: float = 0.1) -> DDPM:
+        """What to train the network for; `dropout` is the share of samples without label."""
+        return DDPM(self.schedule, self.config.prediction, null=self.config.classes, dropout=dropout)
+
+    def engine(self, rows: int = 64) -> Engine:
+        """The loop that draws from it, on the network's device."""
+        device = next(self.network.parameters()).device
+        config = self.config
+        return Engine(
+            self.network,
+            self.schedule,
+            config.prediction,
+            config.shape,
+            rows=rows,
+            classes=config.classes,
+            device=device,
+        )
+
+    def requests(
+        self,
+        labels: Sequence[int | None],
+        *,
+        seed: int,
+        solver: str = "dpmpp-2m",
+        steps: int = 25,
+        guidance: float = 1.0,
+        clip: float | None = 1.0,
+    ) -> list[Request]:
+        """One request for each label, image i from stream i of the seed: a longer list begins with the same images."""
+        return [
+            Request(streams.derive(seed, "image", i), solver, steps, 1.0 if label is None else guidance, label, clip)
+            for i, label in enumerate(labels)
+        ]
+
+    def sample(
+        self,
+        labels: Sequence[int | None],
+        *,
+        seed: int,
+        solver: str = "dpmpp-2m",
+        steps: int = 25,
+        guidance: float = 1.0,
+        clip: float | None = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, "N C H W"]:
+        """One image in [-1, 1] for each label (None: of any class); `progress` hears how many were just finished.
+
+        Raises:
+            RequestError: for a label, solver or number of steps that there is not.
+        """
+        wanted = self.requests(labels, seed=seed, solver=solver, steps=steps, guidance=guidance, clip=clip)
+        return self.engine().sample(wanted, progress)
+
+    def frames(self, requests: Sequence[Request]) -> Iterator[Float[Tensor, "N C H W"]]:
+        """The denoising itself: all images in pure noise, and after each call of the network."""
+        engine = self.engine()
+        images = torch.stack([engine.start(request) for request in requests])
+        yield images.clone()
+        for tick in engine.steps(requests):
+            for number in tick.running:
+                images[number] = engine.peek(number)
+            for number, image in tick.finished:
+                images[number] = image
+            yield images.clone()
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; the description last, so that a folder cut short is not taken for a whole one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        description = {"format": FORMAT, "config": dataclasses.asdict(self.config)}
+        _replace(folder / "network.safetensors", safetensors.torch.save(weights))
+        _replace(folder / "pipeline.json", json.dumps(description, indent=2).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Pipeline:
+        """The inverse of `save`.
+
+        Raises:
+            PipelineError: when a file is missing, damaged, or of another format version.
+        """
+        file = folder / "pipeline.json"
+        description: Any = None
+        try:
+            description = json.loads(file.read_bytes())
+            version = description["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PipelineError(f"{file}: not the description of a saved pipeline ({error})") from None
+        if version != FORMAT:
+            raise PipelineError(f"{file}: pipeline format {version!r}; this version of quincunx reads format {FORMAT}")
+        try:
+            fields: dict[str, Any] = {
+                n: tuple(v) if isinstance(v, list) else v for n, v in description["config"].items()
+            }
+            config = DiffusionConfig(**fields)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise PipelineError(f"{file}: not a configuration of a diffusion model ({error})") from None
+        pipeline = cls.build(config, torch.Generator())
+        weights = folder / "network.safetensors"
+        try:
+            pipeline.network.load_state_dict(safetensors.torch.load(weights.read_bytes()))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise PipelineError(f"{weights}: not the weights of this pipeline ({str(error).splitlines()[0]})") from None
+        return pipeline
+
+
+def _network(config: DiffusionConfig) -> UNet:
+    channels = config.shape[0]
+    return UNet(
+        channels,
+        channels,
+        width=config.width,
+        multipliers=config.multipliers,
+        blocks=config.blocks,
+        attention=config.attention,
+        classes=config.classes,
+    )
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    """Write aside, then rename: whoever reads the path sees the old content or the new, never a part."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(payload)
+    temporary.replace(path)
