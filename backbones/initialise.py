@@ -13,12 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class Initialised(Protocol):
+    """A module that fills its own weights."""
+
+    def initialise(self, generator: torch.Generator) -> None: ...
+
 
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -36,9 +44,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draw every weight of `module` again. Raises TypeError for a layer with weights that no rule covers."""
     for child in module.children():
         initialise(child, generator)
-    own = getattr(module, "initialise", None)
-    if callable(own):
-        own(generator)
+    if isinstance(module, Initialised):
+        module.initialise(generator)
     elif isinstance(module, LINEAR):
         bound = 1 / math.sqrt(module.weight[0].numel())
         for weight in (module.weight, module.bias):
@@ -49,8 +56,9 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
         if module.weight is not None:
             module.weight.fill_(1)
-        if getattr(module, "bias", None) is not None:
-            module.bias.zero_()
+        bias = getattr(module, "bias", None)  # RMSNorm has none
+        if isinstance(bias, Tensor):
+            bias.zero_()
     elif next(module.parameters(recurse=False), None) is not None:
         raise TypeError(
             f"{type(module).__name__} has weights but neither a rule here nor a method initialise(generator)"

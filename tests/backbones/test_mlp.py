@@ -1,0 +1,42 @@
+"""The perceptron against its equations in numpy, alone and held R times."""
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.initialise import build
+from backbones.mlp import MLP
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_forward_equals_the_equations(norm: bool) -> None:
+    network = build(lambda: MLP(6, [5, 4], 3, activation=torch.tanh, norm=norm), generator(0)).double()
+    x = torch.randn(7, 2, 3, generator=generator(1), dtype=torch.float64)
+    h = x.numpy().reshape(7, 6)
+    weights = {name: w.detach().numpy() for name, w in network.named_parameters()}
+    for i in range(2):
+        h = h @ weights[f"hidden.{i}.weight"].T + weights[f"hidden.{i}.bias"]
+        if norm:
+            h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+        h = np.tanh(h)
+    np.testing.assert_allclose(network(x).detach().numpy(), h @ weights["output.weight"].T + weights["output.bias"])
+
+
+def test_no_hidden_layer_is_a_linear_model() -> None:
+    network = build(lambda: MLP(3, [], 2), generator(0))
+    x = torch.randn(4, 3, generator=generator(1))
+    zero = network(torch.zeros(1, 3))
+    torch.testing.assert_close(network(2 * x) - zero, 2 * (network(x) - zero))
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    torch.rand(3)  # the global generator's state must not matter
+    one, other = (build(lambda: MLP(4, [8], 2), generator(5)) for _ in range(2))
+    third = build(lambda: MLP(4, [8], 2), generator(6))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not torch.equal(one.output.weight, third.output.weight)
+    assert one.output.weight.abs().max() <= 8**-0.5  # uniform in +-1/sqrt(fan_in)
