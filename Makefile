@@ -20,10 +20,10 @@ demo: $(STAMP)
 	@$(BIN)/qx demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(BIN)/python -m pytest -n 2 -m "slow or not slow"
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

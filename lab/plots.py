@@ -62,6 +62,18 @@ def curve(
         )
 
 
+def label(ax: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Title at the upper left, and names of the axes."""
+    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=7)
+    ax.set_xlabel(x, color=INK)
+    ax.set_ylabel(y, color=INK)
+
+
+def legend(ax: Axes, where: str = "best") -> None:
+    """The names of the curves, without a box."""
+    ax.legend(loc=where, frameon=False, fontsize=8, labelcolor=INK)
+
+
 def level(ax: Axes, y: float, label: str) -> None:
     """A dashed horizontal line: an exact value, or a bar to clear."""
     ax.axhline(y, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label=label)

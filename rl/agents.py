@@ -169,6 +169,10 @@ TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"steps": 40_000, "worlds": 16},
     ),
+    ("dqn", "FrozenLake-v1"): (
+        {"learning_rate_steps": 30_000, "final_learning_rate": 1e-4},
+        {"steps": 30_000},
+    ),
     ("q-learning", "zhao-5x5"): ({"omega": 0.0}, {"steps": 15_000, "worlds": 10}),
     ("dqn", "zhao-5x5"): ({"exploration_steps": 4_000, "learning_rate_steps": 10_000}, {"steps": 10_000}),
 }

@@ -23,9 +23,10 @@ class Split:
     classes: int
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int, int]:
         """Of one image: (C, H, W)."""
-        return tuple(self.train.tensors["image"].shape[1:])
+        _, channels, height, width = self.train.tensors["image"].shape
+        return channels, height, width
 
 
 def digits(seed: int = 0, test: int = 450) -> Split:

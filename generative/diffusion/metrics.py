@@ -24,7 +24,7 @@ class Judge:
     """
 
     def __init__(self, train: TensorData, test: TensorData) -> None:
-        self.classifier = SVC(C=10.0, gamma="scale")
+        self.classifier = SVC(C=10.0, gamma="scale", random_state=0)
         self.classifier.fit(_features(train.tensors["image"]).numpy(), train.tensors["label"].numpy())
         self.accuracy = self.recognised(test.tensors["image"], test.tensors["label"]).float().mean().item()
 

@@ -32,6 +32,12 @@ def test_bits_are_splitmix64_at_any_index(key: int) -> None:
     assert [value & MASK for value in ours] == splitmix64(key, 20)
 
 
+@given(st.integers(min_value=-1, max_value=2**40))
+def test_a_plain_integer_is_an_index_too(index: int) -> None:
+    key = torch.tensor(12345)
+    assert torch.equal(streams.bits(key, index), streams.bits(key, torch.tensor(index)))
+
+
 def test_the_published_first_numbers_of_seed_1234567() -> None:
     """The sequence that Rosetta Code and the reference implementation in C print."""
     ours = [value & MASK for value in streams.bits(torch.tensor(1234567), torch.arange(3)).tolist()]

@@ -1,0 +1,124 @@
+"""The language model: a Transformer that gives the log-probability of each token after those before it.
+
+`forward` answers the one question that training asks, log p(token | its past), at the positions asked for and at no
+others: the hidden states of all positions are computed, the logits only of those. Whoever trains a model therefore
+passes through `forward`, which is what a wrapper for many processes needs; a generator uses `transformer` itself.
+
+A model is saved as a folder of `model.safetensors` and `model.json` (format version and the Transformer's arguments).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int64
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backbones.initialise import build
+from backbones.transformer import Transformer
+
+FORMAT = 1
+
+
+class ModelError(ValueError):
+    """A folder holds no language model, a damaged one, or one of another format."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size of a language model."""
+
+    width: int = 64
+    """Features of a position. Larger knows more and costs its square."""
+    depth: int = 4
+    """Blocks, one after another. Deeper plans further and costs in proportion."""
+    heads: int = 4
+    """Attention heads; must divide the width. More look at more places at once, each with fewer features."""
+    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    """How positions are written: rotary reaches any length, learned suits texts of one fixed layout."""
+    length: int = 256
+    """The longest text in tokens, which only learned positions are bound by."""
+
+    def make(self, vocabulary: int, generator: torch.Generator) -> LanguageModel:
+        """A new model of this size over `vocabulary` tokens, its weights drawn from `generator`."""
+        transformer = build(
+            lambda: Transformer(
+                vocabulary=vocabulary,
+                width=self.width,
+                depth=self.depth,
+                heads=self.heads,
+                positions=self.positions,
+                length=self.length if self.positions == "learned" else None,
+            ),
+            generator,
+        )
+        return LanguageModel(transformer)
+
+
+class LanguageModel(nn.Module):
+    """log p(token | past) from a causal Transformer."""
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, tokens: Int64[Tensor, "B T"], score: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """Natural log-probability of each token given those before it, where `score` is true; 0 elsewhere.
+
+        Args:
+            tokens: rows shorter than T are padded on the right, with any token.
+            score: which tokens to judge. The first of a row has no past and is never judged.
+        """
+        hidden = self.transformer(tokens)  # [B, T, D]
+        row, past = score[:, 1:].nonzero(as_tuple=True)  # [N]: token past + 1 is judged by the state at past
+        logits = self.transformer.logits(hidden[row, past])  # [N, V]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logp = -functional.cross_entropy(logits, tokens[row, past + 1], reduction="none")  # [N], in nats
+        return logp.new_zeros(tokens.shape).index_put((row, past + 1), logp)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `model.json`, each whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.transformer.state_dict().items()}
+        header = {"format": FORMAT, "kind": "language model", "transformer": self.transformer.arguments}
+        _replace(folder / "model.safetensors", safetensors.torch.save(weights))
+        _replace(folder / "model.json", (json.dumps(header, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> LanguageModel:
+        """Read what `save` wrote, onto the CPU. Raises ModelError when it is missing, damaged or of another format."""
+        path = folder / "model.json"
+        try:
+            header = json.loads(path.read_bytes())
+            version = header["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path}: not the description of a language model ({error})") from None
+        if version != FORMAT:
+            raise ModelError(f"{path}: model format {version!r}; this version of quincunx reads format {FORMAT}")
+        path = folder / "model.safetensors"
+        try:
+            weights = safetensors.torch.load(path.read_bytes())
+            with torch.device("meta"):  # no weights are drawn that the stored ones would replace
+                transformer = Transformer(**header["transformer"])
+            transformer.load_state_dict(weights, assign=True)
+        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{path}: its weights do not fit the model.json beside it ({reason})") from None
+        return cls(transformer)
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

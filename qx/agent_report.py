@@ -1,0 +1,71 @@
+"""The picture of a trained agent: the map with exact and learned values, and the learning curve with its band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+import envs
+from envs import render
+from lab import plots
+from lab.run import Run
+from rl import dp
+from rl.evaluate import ci95, iqm
+from rl.types import Agent
+
+
+def draw(
+    run: Run, world: envs.World | envs.GymWorld, agent: Agent, observation: str, gamma: float, result: Mapping[str, Any]
+) -> None:
+    """`report.png` in the run directory."""
+    if isinstance(world, envs.World) and world.layout is not None:
+        made, axes = plots.figure(1, 3, width=4.2, height=4.0)
+        _maps(axes[0], axes[1], world, agent, observation, gamma, result)
+        _curve(axes[2], run, result)
+    else:
+        made, axes = plots.figure(1, 1, width=6.0, height=3.6)
+        _curve(axes[0], run, result)
+    plots.save(made, run.path / "report.png")
+
+
+def _maps(
+    exact: Axes,
+    learned: Axes,
+    world: envs.World,
+    agent: Agent,
+    observation: str,
+    gamma: float,
+    result: Mapping[str, Any],
+) -> None:
+    """V* with every optimal action, beside the values and greedy actions of the replica in the middle."""
+    solution = dp.policy_iteration(world.mdp, gamma)
+    render.draw(world, values=solution.values, policy=solution.ties(), title="exact: V* and its arrows", ax=exact)
+    middle = int(np.argsort(result["returns"])[len(result["returns"]) // 2])
+    q = agent.q_values(world.observe(observation))[middle].cpu().double()
+    title = f"learned: replica {middle + 1} of {len(result['returns'])}, the median"
+    render.draw(world, values=q.amax(-1), policy=q.argmax(-1), title=title, ax=learned)
+
+
+def _curve(ax: Axes, run: Run, result: Mapping[str, Any]) -> None:
+    """Interquartile mean over replicas with its 95% band, of the exact value where it is known, else of the return."""
+    exact = result["optimal_return"] is not None
+    key = "value" if exact and any("value" in line for line in run.metrics()) else "return"
+    lines = [line for line in run.metrics() if key in line and None not in line[key]]
+    if not lines:
+        ax.text(0.5, 0.5, "no episode ended", ha="center", transform=ax.transAxes)
+        return
+    keep = lines[:: max(1, len(lines) // 80)]
+    step = [line["step"] for line in keep]
+    scores = [torch.tensor(line[key], dtype=torch.float64) for line in keep]
+    band = np.array([ci95(score, run.seed, resamples=400) for score in scores])
+    middle = [float(iqm(score)) for score in scores]
+    plots.curve(ax, step, middle, f"interquartile mean of {len(scores[0])} replicas", low=band[:, 0], high=band[:, 1])
+    if exact and key == "value":
+        plots.level(ax, result["optimal_return"], "exact optimum")
+    title = "value of the greedy policy" if key == "value" else "return while learning"
+    plots.label(ax, title, "steps of a replica")
+    plots.legend(ax, "lower right")

@@ -1,0 +1,134 @@
+"""`qx train`: agents on worlds, R replicas side by side, measured against the exact optimum where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+import envs
+from lab import console
+from lab.run import Run
+from qx import agent_report
+from qx.jobs import device_of, show, start
+from qx.usage import Common, Lasting, UsageError, at_least, choose, from_tree, parse, to_tree
+from qx.worlds import discount, overrides
+from rl.agents import AGENTS, defaults, simulate
+from rl.evaluate import Evaluation, evaluate, exact_returns
+from rl.train import TrainConfig, Trainer
+
+C = TypeVar("C")
+WATCHED = 1500  # states; on larger worlds the exact value is computed at the end only
+
+HELP = """usage: qx train AGENT WORLD [options]
+
+  AGENT  {agents}
+  WORLD  a name from `qx worlds`, a TOML file, or a Gymnasium id with discrete actions (CartPole-v1)
+
+`qx train AGENT WORLD --help` lists the options, with the defaults that hold for that agent on that world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Lasting, Generic[C]):
+    """Train an agent; prints its interquartile mean over replicas, a 95% interval, and the gap to the exact optimum."""
+
+    agent: C
+    train: TrainConfig
+    replicas: int = 5
+    """Independent learners, trained side by side. More narrow the interval."""
+    episodes: int = 20
+    """Greedy episodes that each replica plays at the end. More say more of worlds without tables."""
+    set: tuple[str, ...] = ()
+    """Change the world: KEY=VALUE ..., e.g. --set reward.forbidden=-10."""
+
+
+class TrainJob:
+    """One training of an agent on a world, prepared."""
+
+    command = "train"
+
+    def __init__(self, agent: str, world: str, options: Train[Any]) -> None:
+        self.options, self.device = options, device_of(options)
+        length = options.train
+        at_least(1, replicas=options.replicas, episodes=options.episodes, steps=length.steps, worlds=length.worlds)
+        self.world = envs.load(world, overrides(options.set))
+        self.gamma = discount(options.agent.gamma, self.world.discount)
+        config = options.agent
+        common: dict[str, Any] = {"replicas": options.replicas, "seed": options.seed, "device": self.device}
+        _, build = AGENTS[agent]
+        self.agent = build(config, self.world, **common)
+        worlds = simulate(config, self.world, worlds=options.train.worlds, **common)
+        self.trainer = Trainer(self.agent, worlds, options.train)
+        self.name, self.total = f"{agent}-{self.world.name}", options.train.steps
+        self.headline: tuple[str, ...] = ("value", "return", "loss", "td_error")
+
+    def watch(self) -> Mapping[str, Tensor]:
+        """`value`: the exact value of each replica's greedy policy from the start, on worlds small enough."""
+        if not isinstance(self.world, envs.World) or self.world.mdp.states > WATCHED:
+            return {}
+        returns, _, _ = exact_returns(
+            self.agent, self.world, gamma=self.gamma, observation=self.options.agent.observation
+        )
+        return {"value": returns}
+
+    def evaluate(self) -> dict[str, Any]:
+        o = self.options
+        seen = o.agent.observation
+        found: Evaluation = evaluate(
+            self.agent, self.world, gamma=self.gamma, observation=seen, seed=o.seed, episodes=o.episodes
+        )
+        result = dataclasses.asdict(found) | {"gap": found.gap, "gamma": self.gamma}
+        return result | {"world": self.world.name, "replicas": o.replicas, "steps": self.trainer.step}
+
+    def report(self, run: Run, result: Mapping[str, Any]) -> None:
+        agent_report.draw(run, self.world, self.agent, self.options.agent.observation, self.gamma, result)
+
+    def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+        low, high = result["ci95"]
+        rows = [("iqm", f"{result['iqm']:.4g}   95% interval {low:.4g} to {high:.4g}, {result['replicas']} replicas")]
+        if result["optimal_return"] is not None:
+            rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {round(result['gap'], 9) + 0.0:.3g}"))
+        rows.append(("measure", str(result["measure"])))
+        played = result["episode_returns"]
+        if played is not None and result["optimal_return"] is not None:
+            rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of greedy episodes"))
+        return [*rows, ("run", str(result["run"]))]
+
+
+def train(args: Sequence[str]) -> dict[str, Any]:
+    """`qx train AGENT WORLD`."""
+    if not args or args[0] in ("-h", "--help"):
+        console.out.print(HELP.format(agents=", ".join(sorted(AGENTS))), markup=False)
+        raise SystemExit(0 if args else 2)
+    agent = choose("agent", args[0], AGENTS)
+    if len(args) < 2 or (args[1].startswith("-") and args[1] not in ("-h", "--help")):
+        raise UsageError(
+            f"qx train {agent}: expected a world next, as in `qx train {agent} zhao-5x5` (see `qx worlds`)"
+        )
+    world, rest = (args[1], args[2:]) if not args[1].startswith("-") else ("WORLD", args[1:])
+    options = parse(_kind(agent), rest, f"qx train {agent} {world}", _defaults(agent, world))
+    job = TrainJob(agent, world, options)
+    _, result = start(job, {"agent": agent, "world": world, "options": to_tree(options)}, options)
+    show(job, result)
+    return result
+
+
+def _kind(agent: str) -> Any:
+    """`Train` with the agent's own config."""
+    config, _ = AGENTS[agent]
+    return Train[config]  # type: ignore[valid-type]  # a type that is chosen when the command is run
+
+
+def _defaults(agent: str, world: str) -> Train[Any]:
+    config, length = defaults(agent, world)
+    return Train(agent=config, train=length)
+
+
+def reopen(run: Run, common: Common) -> TrainJob:
+    """The job of a run of `qx train`."""
+    agent = choose("agent", run.config["agent"], AGENTS)
+    options = from_tree(_kind(agent), run.config["options"])
+    return TrainJob(agent, run.config["world"], dataclasses.replace(options, device=common.device))

@@ -1,0 +1,140 @@
+"""`qx demo`: the three jobs on embedded data, by the same code as their own commands, then a page of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import console
+from lab.page import Page
+from lab.run import write_json
+from qx import agents, diffusion, preferences
+from qx.jobs import Job, start
+from qx.usage import Common, Lasting, UsageError, parse, to_tree
+from rl.agents import defaults
+
+AGENTS = (  # agent, world, what it shows
+    ("q-learning", "zhao-5x5", "Tabular Q-learning on the 5 x 5 world of Zhao's book, 20 replicas at once"),
+    ("dqn", "zhao-5x5", "A deep Q-network learns the same world"),
+    ("dqn", "FrozenLake-v1", "A deep Q-network on Gymnasium's FrozenLake, its slippery dynamics lifted into a table"),
+    (
+        "dqn",
+        "CartPole-v1",
+        "A deep Q-network on Gymnasium's CartPole, which no table describes; 500 is the limit",
+    ),
+)
+REPLICAS = {"q-learning": 20, "dqn": 5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Common):
+    """All three jobs on the embedded data, with a page of pictures at the end; about five minutes on two cores."""
+
+
+def demo(args: Sequence[str]) -> dict[str, Any]:
+    """`qx demo`."""
+    options = parse(Demo, args, "qx demo")
+    home = options.out or Path("runs/demo")
+    if home.exists():
+        if not (home / "demo.json").exists():
+            raise UsageError(f"{home}: exists and is not an earlier demo; give another --out")
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    write_json(home / "demo.json", {"format": 1})
+    began = time.monotonic()
+    page = Page(
+        "Quincunx: first light",
+        "Agents on grids, a diffusion model and a language model trained on preferences, on one set of backbones; "
+        "every learner beside an exact answer. Made by one command on this machine.",
+    )
+    rows: list[tuple[str, str, str, str]] = []
+    for act in (_agents, _diffusion, _preferences):
+        rows += act(home, options, page)
+    seconds = time.monotonic() - began
+    page.heading("Summary")
+    page.table(["job", "measured", "to compare", "seconds"], rows)
+    page.text(f"{seconds:.0f} seconds in all, seed {options.seed}. Every run stands beside this page.")
+    path = page.write(home / "index.html")
+    console.table("demo", ["job", "measured", "to compare", "seconds"], rows)
+    console.out.print(f"\n{seconds:.0f} seconds in all. The pictures: [bold]{path.resolve()}[/]", soft_wrap=True)
+    return {"page": str(path), "seconds": round(seconds, 1), "rows": [list(row) for row in rows]}
+
+
+def _agents(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, str]]:
+    page.heading("1. Agents on grids")
+    page.text(
+        "Exact values by dynamic programming stand beside the learned ones. Curves are interquartile means over "
+        "replicas with a 95% bootstrap band; the dashed line is the exact optimum."
+    )
+    rows = []
+    for agent, world, words in AGENTS:
+        config, length = defaults(agent, world)
+        asked = agents.Train(agent=config, train=length, replicas=REPLICAS[agent], **_common(options))
+        job = agents.TrainJob(agent, world, asked)
+        config_tree = {"agent": agent, "world": world, "options": to_tree(asked)}
+        result = _run(job, config_tree, asked, home / f"{agent}-{world}")
+        page.pictures(((home / f"{agent}-{world}" / "report.png").read_bytes(), words))
+        low, high = result["ci95"]
+        optimum = result["optimal_return"]
+        against = f"{optimum:.3f} exact optimum" if optimum is not None else "500 at most"
+        rows.append((f"{agent} on {world}", f"{result['iqm']:.3f} [{low:.3f}, {high:.3f}]", against, _seconds(result)))
+    return rows
+
+
+def _diffusion(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, str]]:
+    page.heading("2. Diffusion")
+    page.text(
+        "A class-conditional denoiser learns 1,347 real handwritten digits of 8 x 8 pixels, then draws new ones "
+        "through the batched loop. A classifier trained on real digits alone reads them back."
+    )
+    asked = diffusion.Diffuse(data="digits", **_common(options))
+    folder = home / "diffusion"
+    result = _run(diffusion.DiffuseJob(asked), to_tree(asked), asked, folder)
+    page.pictures(((folder / "report.png").read_bytes(), "Real digits, samples (one class a row), and the loss"))
+    film = (folder / "denoising.gif").read_bytes()
+    page.pictures((film, "Noise becomes digits: twenty requests in one batch, 50 steps of DDIM"), pixel=True)
+    judge = f"{result['judge_accuracy']:.1%} of real ones"
+    return [("diffusion of digits", f"{result['recognised']:.1%} recognised", judge, _seconds(result))]
+
+
+def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, str]]:
+    page.heading("3. Preferences")
+    page.text(
+        "A causal Transformer learns to walk mazes, text to text, from imperfect demonstrations; then direct "
+        "preference optimisation on pairs from a JSON Lines file, of which the chosen reaches the goal by a shorter or "
+        "a valid way. Both are judged by breadth-first search on mazes whose walls were never seen."
+    )
+    asked = preferences.Sft(data="mazes", **_common(options))
+    first = _run(preferences.prepare_sft(asked), to_tree(asked), asked, home / "sft")
+    file = home / "pairs.jsonl"
+    preferences.pairs(["mazes", str(file), "--seed", str(options.seed), "--model", str(home / "sft")])
+    tuned = preferences.Dpo(pairs=file, model=home / "sft", **preferences.MAZES, **_common(options))
+    job, digest = preferences.prepare_dpo(tuned)
+    second = _run(job, {**to_tree(tuned), "digest": digest}, tuned, home / "dpo")
+    page.pictures(((home / "dpo" / "report.png").read_bytes(), "Implicit rewards, accuracy, and what came of it"))
+    page.pictures(((home / "dpo" / "walks.png").read_bytes(), "Mazes never seen, walked before and after"))
+    before = f"{second['before']['success']:.1%} before, after SFT alone"
+    ways = f"{second['before']['optimal']:.1%} before"
+    return [
+        ("SFT on mazes", f"{first['success']:.1%} reach the goal", "", _seconds(first)),
+        ("DPO on mazes", f"{second['success']:.1%} reach the goal", before, _seconds(second)),
+        ("", f"{second['optimal']:.1%} of these by a shortest way", ways, ""),
+    ]
+
+
+def _run(job: Job, config: dict[str, Any], asked: Lasting, folder: Path) -> Mapping[str, Any]:
+    _, result = start(job, config, dataclasses.replace(asked, out=folder))
+    return result
+
+
+def _common(options: Demo) -> dict[str, Any]:
+    return {"seed": options.seed, "device": options.device}
+
+
+def _seconds(result: Mapping[str, Any]) -> str:
+    return f"{result['seconds']:.0f}"

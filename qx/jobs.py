@@ -1,0 +1,149 @@
+"""What every long job shares: a run directory, a progress bar, checkpoints, and going on after a kill.
+
+A job is prepared from its arguments before anything is written, so that a wrong request leaves no trace. Then its
+trainer is driven to the end, and the job says what it found. `resume` does the same from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lab import console
+from lab.run import Run, next_free, plain
+from qx.usage import Common, Lasting, UsageError
+
+
+class WorkFailedError(RuntimeError):
+    """The work itself failed: exit code 1, one line."""
+
+
+class Steps(Protocol):
+    """A training loop as this module sees it: at rest at every yield."""
+
+    step: int
+
+    def run(self, until: int | None = None) -> Iterator[tuple[int, Mapping[str, Tensor]]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Job(Protocol):
+    """One prepared piece of long work."""
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def name(self) -> str:
+        """Of the run directory, when none is given."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """The step to train to."""
+        ...
+
+    @property
+    def trainer(self) -> Steps: ...
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Metrics to show beside the progress bar."""
+        ...
+
+    def watch(self) -> Mapping[str, Tensor]:
+        """Numbers worth some work, asked for some 40 times a run; changes nothing."""
+        ...
+
+    def evaluate(self) -> dict[str, Any]:
+        """What was learned: the result that `--json` prints."""
+        ...
+
+    def report(self, run: Run, result: Mapping[str, Any]) -> None:
+        """Write what was made and `report.png` into the run directory."""
+        ...
+
+    def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The result in words: name and value, a line each."""
+        ...
+
+
+def device_of(common: Common) -> torch.device:
+    """The device asked for. Raises UsageError when CUDA is wanted and not there."""
+    if common.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no CUDA device that torch can see; use --device cpu")
+    return torch.device("cuda" if common.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def start(job: Job, config: dict[str, Any], common: Lasting) -> tuple[Run, dict[str, Any]]:
+    """Make the run directory and do the job; returns the run and its result."""
+    path = common.out or next_free(Path("runs"), f"{job.command}-{job.name}")
+    run = Run.create(path, job.command, config, common.seed)
+    return run, carry_on(job, run, common.save_every)
+
+
+def carry_on(job: Job, run: Run, save_every: float) -> dict[str, Any]:
+    """Drive the job to its end, from the newest checkpoint where there is one, and write what it found."""
+    found = run.restore()
+    if found is not None:
+        job.trainer.load_state_dict(found.state)
+    began = time.monotonic()
+    try:
+        drive(job, run, save_every)
+    except KeyboardInterrupt:
+        raise WorkFailedError(f"interrupted; go on with `qx resume {run.path}`") from None
+    result = plain({**job.evaluate(), "seconds": round(time.monotonic() - began, 2), "run": str(run.path)})
+    job.report(run, result)
+    run.finish(result)
+    return dict(result)
+
+
+def show(job: Job, result: Mapping[str, Any]) -> None:
+    """The result in the terminal."""
+    for name, value in job.summary(result):
+        console.out.print(f"[dim]{name:>16}[/]  {console.escape(value)}", soft_wrap=True)
+
+
+def drive(job: Job, run: Run, save_every: float) -> None:
+    """Train to the end: log some 400 times, checkpoint now and then and at the end, stop at a loss that is NaN."""
+    every, watched = max(1, job.total // 400), max(1, job.total // 40)
+    trainer, saved, previous = job.trainer, time.monotonic(), job.trainer.step
+    with console.progress(job.name, job.total, previous) as bar:
+        for step, metrics in trainer.run():
+            watch = step // watched != previous // watched or step == job.total
+            if watch or step // every != previous // every:
+                if watch:
+                    metrics = {**metrics, **job.watch()}
+                line = run.log(step, metrics)
+                _guard(job, run, step, metrics)
+                bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
+            if time.monotonic() - saved > save_every and step < job.total:
+                _guard(job, run, step, metrics)
+                run.save(step, trainer.state_dict())
+                saved = time.monotonic()
+            previous = step
+    run.save(trainer.step, trainer.state_dict())
+
+
+def _guard(job: Job, run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:
+    """Stop where the loss is no number. Raises WorkFailedError naming the step and the last good checkpoint."""
+    loss = torch.as_tensor(metrics.get("loss", 0.0))
+    if bool(torch.isinf(loss).any()) or (bool(torch.isnan(loss).any()) and job.command != "train"):
+        numbers = ", ".join(f"{name} {_mean(plain(value))}" for name, value in metrics.items())
+        raise WorkFailedError(
+            f"the loss is not finite at step {step} ({numbers}); the last good state is in {run.path}/checkpoint"
+        )
+
+
+def _mean(value: Any) -> str:
+    numbers = [v for v in (value if isinstance(value, list) else [value]) if v is not None and math.isfinite(v)]
+    return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"

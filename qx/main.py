@@ -1,0 +1,84 @@
+"""`qx`: nouns a person already has in mind, one verb each.
+
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong (one line says what and where; nothing is written).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lab import console
+
+USAGE = """qx - agents on grids, diffusion models, learning from preferences; every learner beside an exact answer
+
+  qx demo                     all three jobs on the embedded data, with a page of pictures at the end
+
+  qx worlds                   the worlds there are: size, optimal return, source
+  qx solve WORLD              exact values, policy and optimal return
+  qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
+
+  qx diffuse DATA             train a diffusion model
+  qx sample RUN               sample it through the batched denoising loop
+
+  qx pairs check FILE         what a preference file really holds;  qx pairs mazes: write the embedded one
+  qx sft DATA                 train a language model on demonstrations
+  qx dpo PAIRS --model RUN    train it further on preference pairs
+
+  qx eval RUN                 evaluate what a run trained
+  qx resume RUN               go on with a run that was interrupted or killed
+
+Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx COMMAND --help` says more."""
+
+
+def commands() -> dict[str, Callable[[Sequence[str]], dict[str, Any]]]:
+    """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
+    from qx import agents, demo, diffusion, preferences, runs, worlds
+
+    return {
+        "demo": demo.demo,
+        "worlds": worlds.worlds,
+        "solve": worlds.solve,
+        "train": agents.train,
+        "diffuse": diffusion.diffuse,
+        "sample": diffusion.sample,
+        "pairs": preferences.pairs,
+        "sft": preferences.sft,
+        "dpo": preferences.dpo,
+        "eval": runs.evaluate,
+        "resume": runs.resume,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if args else 2
+    console.quiet()
+    from qx.jobs import WorkFailedError
+    from qx.usage import choose
+    from qx.wrong import WRONG_REQUEST
+
+    try:
+        table = commands()
+        result = table[choose("command", args[0], table)](args[1:])
+    except WRONG_REQUEST as error:
+        console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
+        return 2
+    except WorkFailedError as error:
+        console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.err.print("[bold red]qx:[/] interrupted")
+        return 1
+    if "--json" in args:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""How well a language model walks mazes it has never seen, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from generative.language import mazes
+from generative.language.generate import complete
+from generative.language.model import LanguageModel
+from generative.language.tokenizer import CharacterTokenizer
+from lab import plots
+from lab.run import Run
+
+HELD_OUT = 1000  # mazes; the same for every model, whatever the seed of its run
+LONGEST = 40  # moves a model may make
+SHOWN = 4  # mazes in the picture
+
+
+def held_out(count: int = HELD_OUT) -> list[str]:
+    """The mazes that every model is judged on: none shares its walls with a maze that is trained on."""
+    return [mazes.draw(0, index, test=True) for index in range(count)]
+
+
+def score(model: LanguageModel, tokenizer: CharacterTokenizer) -> dict[str, Any]:
+    """Greedy walks through the held-out mazes, judged by breadth-first search.
+
+    Returns `success` (share that reach the goal), `optimal` (share of those that are shortest), `excess` (mean moves
+    beyond the shortest, of those), `mazes` (how many were walked).
+    """
+    texts = held_out()
+    walks = [mazes.judge(text, moves) for text, moves in zip(texts, walk(model, tokenizer, texts), strict=True)]
+    reached = [w for w in walks if w.valid]
+    return {
+        "success": len(reached) / len(walks),
+        "optimal": sum(w.optimal for w in reached) / max(len(reached), 1),
+        "excess": sum(w.length - w.shortest for w in reached) / max(len(reached), 1),
+        "mazes": len(walks),
+    }
+
+
+def walk(model: LanguageModel, tokenizer: CharacterTokenizer, texts: Sequence[str]) -> list[str]:
+    """The model's greedy moves for each maze."""
+    return complete(model, tokenizer, texts, limit=LONGEST)
+
+
+def draw(
+    run: Run,
+    result: Mapping[str, Any],
+    after: LanguageModel,
+    before: LanguageModel | None,
+    tokenizer: CharacterTokenizer | None,
+) -> None:
+    """`report.png`: what was logged, success before and after, and some walks. Without mazes, what was logged alone."""
+    lines = run.metrics()
+    made, axes = plots.figure(1, 3 if tokenizer is not None else 2, width=4.2, height=3.1)
+    step = [line["step"] for line in lines]
+    window = max(1, len(lines) // 40)
+    if before is not None:
+        for i, (key, label) in enumerate((("rewards/chosen", "chosen"), ("rewards/rejected", "rejected"))):
+            plots.curve(axes[0], step, plots.smooth([line[key] for line in lines], window), label, colour=(2, 4)[i])
+        plots.curve(axes[0], step, plots.smooth([line["rewards/margins"] for line in lines], window), "margin")
+        plots.label(axes[0], "implicit reward, beta x nats", "update")
+        plots.legend(axes[0])
+        accuracy = plots.smooth([line["rewards/accuracies"] for line in lines], window)
+        plots.curve(axes[1], step, accuracy, "share of pairs ranked right")
+        plots.label(axes[1], "reward accuracy", "update")
+        axes[1].set_ylim(0, 1.05)
+    else:
+        plots.curve(axes[0], step, plots.smooth([line["loss"] for line in lines], window))
+        plots.label(axes[0], "loss, nats a completion", "update")
+        plots.curve(axes[1], step, plots.smooth([line["nll_per_token"] for line in lines], window))
+        plots.label(axes[1], "loss, nats a token", "update")
+    if tokenizer is not None:
+        _bars(axes[2], result)
+    plots.save(made, run.path / "report.png")
+    if tokenizer is not None:
+        _walks(run, after, before, tokenizer)
+
+
+def _bars(ax: Axes, result: Mapping[str, Any]) -> None:
+    stages = [("before", result["before"]), ("after", result)] if "before" in result else [("", result)]
+    names = [f"{what}\n{when}".strip() for what in ("reach the goal", "shortest of these") for when, _ in stages]
+    values = [found[key] for key in ("success", "optimal") for _, found in stages]
+    plots.bars(ax, names, values, colours=[5, 0] * 2 if len(stages) == 2 else [0, 0])
+    plots.label(ax, f"{result['mazes']} mazes never seen")
+    ax.set_ylim(0, 1.15)
+
+
+def _walks(run: Run, after: LanguageModel, before: LanguageModel | None, tokenizer: CharacterTokenizer) -> None:
+    """`walks.png`: held-out mazes, the walk before above the walk after; those first where they differ in worth."""
+    models = [("before", before), ("after", after)] if before is not None else [("", after)]
+    texts = held_out(200)
+    moves = {when: walk(model, tokenizer, texts) for when, model in models if model is not None}
+    ranked = sorted(range(len(texts)), key=lambda i: _interest(texts[i], [moves[when][i] for when in moves]))[:SHOWN]
+    made, axes = plots.figure(len(moves), SHOWN, width=1.9, height=2.1)
+    for row, (when, found) in enumerate(moves.items()):
+        for column, i in enumerate(ranked):
+            ax = axes[row * SHOWN + column]
+            verdict = mazes.judge(texts[i], found[i])
+            _maze(ax, texts[i], found[i])
+            words = f"{verdict.length} moves (shortest {verdict.shortest})" if verdict.valid else "does not arrive"
+            ax.set_title(
+                f"{when}: {words}" if when else words, fontsize=7.5, color="#3a8f5c" if verdict.optimal else "#b83a4b"
+            )
+    plots.save(made, run.path / "walks.png")
+
+
+def _interest(text: str, walks: list[str]) -> tuple[bool, int]:
+    """Sorts first: the last walk is best, the first was not, the way is long."""
+    first, last = mazes.judge(text, walks[0]), mazes.judge(text, walks[-1])
+    return (not (last.optimal and not first.optimal), -last.shortest)
+
+
+def _maze(ax: Axes, text: str, moves: str) -> None:
+    rows = text.splitlines()
+    walls = np.array([[mark == "#" for mark in row] for row in rows])
+    ax.imshow(np.where(walls[..., None], (0.20, 0.26, 0.33), (0.95, 0.96, 0.97)))
+    ax.set(xticks=np.arange(-0.5, len(rows[0])), yticks=np.arange(-0.5, len(rows)), xticklabels=[], yticklabels=[])
+    ax.tick_params(length=0)
+    cells = [mazes.Maze(text).start]
+    for move in moves:
+        if move not in mazes.MOVES:
+            break
+        cells.append(mazes.step(cells[-1], move))
+        if not (0 <= cells[-1][0] < len(rows) and 0 <= cells[-1][1] < len(rows[0])):
+            break
+    drift = np.linspace(-0.12, 0.12, len(cells))  # so that a walk back over its own cells can be seen
+    y, x = np.array(cells, dtype=float).T
+    ax.plot(x + drift, y + drift, color=plots.COLOURS[1], linewidth=2.2, solid_capstyle="round")
+    for (row, column), mark, colour in (
+        (mazes.Maze(text).start, "S", plots.COLOURS[0]),
+        (mazes.Maze(text).goal, "G", "#3a8f5c"),
+    ):
+        ax.text(column, row, mark, ha="center", va="center", weight="bold", color=colour)
+    ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.4, -0.6))

@@ -1,0 +1,73 @@
+"""`qx resume` and `qx eval`: go on with a run, or ask again what it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lab import checkpoint, console
+from lab.run import Run, plain
+from qx import agents, diffusion, preferences
+from qx.jobs import Job, carry_on, show
+from qx.usage import Common, Lasting, UsageError, parse
+
+JOBS: dict[str, Callable[[Run, Common], Job]] = {
+    "train": agents.reopen,
+    "diffuse": diffusion.reopen,
+    "sft": preferences.reopen_sft,
+    "dpo": preferences.reopen_dpo,
+}
+"""How each command's job is prepared again from its run directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume(Lasting):
+    """Go on with a run that was interrupted or killed; it ends as if nothing had happened, bit for bit on the CPU."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run directory. Its own seed and configuration hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Common):
+    """Evaluate what a run trained, from its newest checkpoint."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+
+
+def resume(args: Sequence[str]) -> dict[str, Any]:
+    """`qx resume RUN`."""
+    options = parse(Resume, args, "qx resume")
+    run = Run.open(options.run)
+    job = reopen(run, options)
+    result = carry_on(job, run, options.save_every)
+    show(job, result)
+    return result
+
+
+def evaluate(args: Sequence[str]) -> dict[str, Any]:
+    """`qx eval RUN`."""
+    options = parse(Evaluate, args, "qx eval")
+    run = Run.open(options.run)
+    job = reopen(run, options)
+    found = checkpoint.load(run.path / "checkpoint")
+    job.trainer.load_state_dict(found.state)
+    if found.step < job.total:
+        console.err.print(
+            f"[dim]the run stopped at step {found.step} of {job.total}; `qx resume {run.path}` finishes it"
+        )
+    result = plain({**job.evaluate(), "run": str(run.path), "step": found.step})
+    show(job, result)
+    return result
+
+
+def reopen(run: Run, common: Common) -> Job:
+    """The job that made this run. Raises UsageError for a command that leaves nothing to go on with."""
+    if run.command not in JOBS:
+        raise UsageError(f"{run.path}: made by `qx {run.command}`, which trains nothing; expected {', '.join(JOBS)}")
+    return JOBS[run.command](run, common)

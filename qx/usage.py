@@ -1,0 +1,132 @@
+"""From words on a command line to a frozen dataclass, by tyro; a wrong word becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """The request was wrong; the message says what and where, in one line."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    seed: int = 0
+    """Root of every random draw: the same seed gives the same run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA where there is one."""
+    json: bool = False
+    """Print one JSON object as the last line of standard output."""
+    out: Path | None = None
+    """Directory to write to. By default a new one under runs/."""
+
+
+@dataclass(frozen=True)
+class Lasting(Common):
+    """What every command that trains takes besides."""
+
+    save_every: float = 30.0
+    """Seconds between checkpoints. A kill loses at most this much work; the result does not depend on it."""
+
+
+def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any:
+    """`kind` filled from `args`. Raises UsageError; `--help` prints and ends the program."""
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    said = io.StringIO()
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(args), prog=prog, config=config, **given)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(said.getvalue(), prog)) from None
+
+
+def _one_line(box: str, prog: str) -> str:
+    """tyro's box of an error as one line: what is wrong, the nearest flag, and where help is."""
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip("╭╮╰╯│─ ")
+        if not text or line.startswith(("╭", "╰")) or set(line) <= set("│─ "):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(text)
+    found = [" ".join(lines) for lines in paragraphs if lines]
+    what = found[0].rstrip(".") if found else "the arguments do not fit"
+    near = next((p.split(":", 1)[1].split()[0] for p in found if p.startswith("Perhaps you meant")), "")
+    return f"{what}{f'; did you mean {near}?' if near else ''} (see `{prog} --help`)"
+
+
+def choose(what: str, name: str, among: Iterable[str]) -> str:
+    """`name` if it is one of `among`. Raises UsageError naming the nearest, or all of them where none is near."""
+    known = sorted(among)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    raise UsageError(f"unknown {what} {name!r}; {hint}")
+
+
+def at_least(least: int, **flags: int) -> None:
+    """Raises UsageError for the first of `flags` that is below `least`."""
+    for name, value in flags.items():
+        if value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+
+
+def to_tree(value: Any) -> Any:
+    """A dataclass as JSON can hold it, so that `from_tree` gives an equal one."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_tree(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [to_tree(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_tree(kind: Any, tree: Any) -> Any:
+    """The value of type `kind` that `to_tree` turned into `tree`. Raises UsageError for a field that is not known."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return from_tree(inner[0], tree)
+    if origin in (types.UnionType, typing.Union):
+        return None if tree is None else from_tree(next(k for k in inner if k is not type(None)), tree)
+    if origin is tuple:
+        kinds = [inner[0]] * len(tree) if inner[1:] == (...,) else inner
+        return tuple(from_tree(k, item) for k, item in zip(kinds, tree, strict=True))
+    if dataclasses.is_dataclass(kind if origin is None else origin):
+        hints = _hints(kind)
+        unknown = sorted(set(tree) - set(hints))
+        if unknown:
+            raise UsageError(f"the run's configuration has {unknown[0]!r}, which this version does not know")
+        return kind(**{name: from_tree(hints[name], item) for name, item in tree.items()})
+    return kind(tree) if kind in (Path, float) else tree
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Field types of a dataclass, its type parameters filled in."""
+    origin = typing.get_origin(kind) or kind
+    filled = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(kind), strict=True))
+    hints = typing.get_type_hints(origin, include_extras=True)
+    return {name: _fill(hint, filled) for name, hint in hints.items()}
+
+
+def _fill(hint: Any, filled: dict[Any, Any]) -> Any:
+    if typing.get_origin(hint) is typing.Annotated:
+        return _fill(typing.get_args(hint)[0], filled)
+    return filled.get(hint, hint) if isinstance(hint, TypeVar) else hint

@@ -1,0 +1,35 @@
+"""What a wrong request raises, room by room: each of these becomes one line and exit code 2."""
+
+from envs import MDPError, ObservationError, WorldError
+from generative.diffusion.pipeline import PipelineError
+from generative.diffusion.request import RequestError
+from generative.diffusion.solver import SolverError
+from generative.language.examples import ExampleError
+from generative.language.mazes import MazeError
+from generative.language.model import ModelError
+from generative.language.tokenizer import TokenizerError
+from generative.preference.pairs import PairError
+from lab.checkpoint import CheckpointError
+from lab.run import RunError
+from qx.usage import UsageError
+from rl.agents import AgentError
+from rl.dp import DPError
+
+WRONG_REQUEST = (
+    UsageError,
+    WorldError,
+    MDPError,
+    ObservationError,
+    AgentError,
+    DPError,
+    PipelineError,
+    RequestError,
+    SolverError,
+    ExampleError,
+    MazeError,
+    ModelError,
+    TokenizerError,
+    PairError,
+    CheckpointError,
+    RunError,
+)

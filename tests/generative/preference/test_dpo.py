@@ -1,0 +1,108 @@
+"""DPO on a language model: its first loss, its bookkeeping, and the policy that it must end at."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from generative.language.model import LanguageModel, ModelConfig
+from generative.language.sft import encode
+from generative.language.tokenizer import CharacterTokenizer
+from generative.preference.dpo import DPO, prepare
+from generative.preference.logprob import completion_logprob, over
+from generative.preference.losses import LOSSES
+from generative.preference.pairs import Pair
+from generative.train import TrainConfig, Trainer
+from lab import streams
+
+TOKENIZER = CharacterTokenizer("abcdefgh")
+PAIRS = [Pair("ab", "cd", "efgh"), Pair("c", "aaaaaa", "b"), Pair("", "h", "gh"), Pair("defgh", "a", "bc")]
+KEY = torch.zeros(4, dtype=torch.int64)
+
+
+def make(seed: int = 0) -> LanguageModel:
+    return ModelConfig(width=32, depth=2, heads=2).make(TOKENIZER.size, streams.generator(seed))
+
+
+def logprob(model: LanguageModel, prompts: Sequence[str], completions: Sequence[str]) -> torch.Tensor:
+    """Each alone, through the full softmax, in float64."""
+    model, values = copy.deepcopy(model).double(), []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        tokens = torch.tensor([[TOKENIZER.bos, *TOKENIZER.encode(prompt + completion), TOKENIZER.eos]])
+        full = model.transformer.logits(model.transformer(tokens)).log_softmax(-1)
+        values.append(sum(full[0, t - 1, tokens[0, t]] for t in range(1 + len(prompt), tokens.shape[1])))
+    return torch.stack(values)
+
+
+def test_sequence_log_probabilities_equal_the_full_softmax_in_any_batch():
+    model = make()
+    prompts, completions = [pair.prompt for pair in PAIRS], [pair.chosen for pair in PAIRS]
+    expected = logprob(model, prompts, completions).float().detach()
+    data = encode(TOKENIZER, prompts, completions)
+    torch.testing.assert_close(over(model, data, batch_size=3), expected, rtol=0, atol=1e-5)
+    batch = data.batch(torch.arange(4))
+    found = completion_logprob(model, batch["tokens"], batch["score"])
+    torch.testing.assert_close(found.detach(), expected, rtol=0, atol=1e-5)
+
+
+def test_the_first_loss_is_ln_2_and_the_first_margin_nothing():
+    model = make()
+    data = prepare(model, TOKENIZER, PAIRS, batch_size=3)
+    losses = DPO(beta=0.1).loss(model, data.batch(torch.arange(4)), KEY)
+    torch.testing.assert_close(losses.value.detach(), torch.full((4,), math.log(2)), rtol=0, atol=1e-6)
+    assert losses.metrics["rewards/margins"].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: str):
+    reference, policy = make(0), make(1)
+    batch = prepare(reference, TOKENIZER, PAIRS).batch(torch.tensor([2, 0, 3, 1]))
+    found = DPO(LOSSES[name], beta=0.3).loss(policy, batch, KEY)
+    pairs = [PAIRS[i] for i in (2, 0, 3, 1)]
+    pi_c, pi_r, ref_c, ref_r = (
+        logprob(model, [pair.prompt for pair in pairs], [getattr(pair, side) for pair in pairs]).float().detach()
+        for model in (policy, reference)
+        for side in ("chosen", "rejected")
+    )
+    close = {"rtol": 0, "atol": 1e-4}
+    torch.testing.assert_close(found.value.detach(), LOSSES[name](pi_c, pi_r, ref_c, ref_r, 0.3), **close)
+    expected = {
+        "rewards/chosen": 0.3 * (pi_c - ref_c),
+        "rewards/rejected": 0.3 * (pi_r - ref_r),
+        "rewards/margins": 0.3 * (pi_c - ref_c - pi_r + ref_r),
+        "rewards/accuracies": (pi_c - ref_c > pi_r - ref_r).float(),
+        "logps/chosen": pi_c,
+        "logps/rejected": pi_r,
+        "loss/preference": LOSSES[name](pi_c, pi_r, ref_c, ref_r, 0.3),
+    }
+    assert found.metrics.keys() == expected.keys()
+    anchored = DPO(LOSSES[name], beta=0.3, anchor=0.5).loss(policy, batch, KEY).value.detach()
+    torch.testing.assert_close(anchored, expected["loss/preference"] - 0.5 * pi_c, **close)
+    for metric, value in expected.items():
+        torch.testing.assert_close(found.metrics[metric].detach(), value, **close)
+
+
+def test_training_a_language_model_ends_at_the_tilted_reference():
+    """Answers worth r = ln 1, ln 2, ln 4, compared in the proportions of Bradley & Terry; 17 pairs, whole batches.
+
+    With beta = 1/2 the ratios of the policy must become those of ref exp(r / beta) = ref * (1, 4, 16), seed 0.
+    """
+    answers, worth = ["a", "bb", "ccc"], [1, 2, 4]
+    wins = {(0, 1): (2, 4), (0, 2): (1, 4), (1, 2): (2, 4)}  # counts in the proportion of the two worths
+    assert all(win * worth[j] == lose * worth[i] for (i, j), (win, lose) in wins.items())
+    pairs = []
+    for (i, j), (first, second) in wins.items():
+        pairs += [Pair("d", answers[i], answers[j])] * first + [Pair("d", answers[j], answers[i])] * second
+    reference = make()
+    data = prepare(reference, TOKENIZER, pairs)
+    policy = copy.deepcopy(reference)
+    config = TrainConfig(steps=250, batch_size=len(pairs), learning_rate=1e-3, warmup=10)
+    for _ in Trainer(policy, DPO(beta=0.5), data, config, seed=0).run():
+        pass
+    moved = logprob(policy, ["d"] * 3, answers) - logprob(reference, ["d"] * 3, answers)
+    expected = torch.tensor([0.0, math.log(4), math.log(16)], dtype=torch.float64)
+    torch.testing.assert_close((moved - moved[0]).detach(), expected, rtol=0, atol=0.02)
