@@ -83,7 +83,7 @@ def draw(
 
 def _bars(ax: Axes, result: Mapping[str, Any]) -> None:
     stages = [("before", result["before"]), ("after", result)] if "before" in result else [("", result)]
-    names = [f"{what}\n{when}".strip() for what in ("reach the goal", "shortest of these") for when, _ in stages]
+    names = [f"{when}:\n{what}" if when else what for what in ("arrive", "of these\nshortest") for when, _ in stages]
     values = [found[key] for key in ("success", "optimal") for _, found in stages]
     plots.bars(ax, names, values, colours=[5, 0] * 2 if len(stages) == 2 else [0, 0])
     plots.label(ax, f"{result['mazes']} mazes never seen")
@@ -102,7 +102,7 @@ def _walks(run: Run, after: LanguageModel, before: LanguageModel | None, tokeniz
             ax = axes[row * SHOWN + column]
             verdict = mazes.judge(texts[i], found[i])
             _maze(ax, texts[i], found[i])
-            words = f"{verdict.length} moves (shortest {verdict.shortest})" if verdict.valid else "does not arrive"
+            words = f"{verdict.length} moves (shortest {verdict.shortest})" if verdict.valid else "fails"
             ax.set_title(
                 f"{when}: {words}" if when else words, fontsize=7.5, color="#3a8f5c" if verdict.optimal else "#b83a4b"
             )
