@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import tyro
 from torch import Tensor
 
 import envs
@@ -41,8 +42,8 @@ class Train(Lasting, Generic[C]):
     """Independent learners, trained side by side. More narrow the interval."""
     episodes: int = 20
     """Greedy episodes that each replica plays at the end. More say more of worlds without tables."""
-    set: tuple[str, ...] = ()
-    """Change the world: KEY=VALUE ..., e.g. --set reward.forbidden=-10."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Change the world: KEY=VALUE, e.g. --set reward.forbidden=-10. Repeat for more."""
 
 
 class TrainJob:

@@ -113,7 +113,7 @@ def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, 
     first = _run(preferences.prepare_sft(asked), to_tree(asked), asked, home / "sft")
     file = home / "pairs.jsonl"
     preferences.pairs(["mazes", str(file), "--seed", str(options.seed), "--model", str(home / "sft")])
-    tuned = preferences.Dpo(pairs=file, model=home / "sft", **preferences.MAZES, **_common(options))
+    tuned = preferences.Dpo(pairs=file, model=home / "sft", **_common(options))
     job, digest = preferences.prepare_dpo(tuned)
     second = _run(job, {**to_tree(tuned), "digest": digest}, tuned, home / "dpo")
     page.pictures(((home / "dpo" / "report.png").read_bytes(), "Implicit rewards, accuracy, and what came of it"))

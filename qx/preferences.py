@@ -32,13 +32,7 @@ from qx.usage import Common, Lasting, UsageError, at_least, choose, from_tree, p
 
 MODEL = ModelConfig()
 SFT_DEFAULTS = TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3)
-DPO_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=3e-4, warmup=20)
-MAZES: dict[str, Any] = {
-    "beta": 1.0,
-    "anchor": 1.0,
-    "train": dataclasses.replace(DPO_DEFAULTS, learning_rate=2e-3),
-}
-"""What teaches a small model the mazes best; found by trial, see docs/notebook.md."""
+DPO_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +57,11 @@ class Dpo(Lasting):
     """The run of `qx sft` or `qx dpo` to start from; it is also the reference."""
     loss: str = "sigmoid"
     """The preference loss: sigmoid (DPO), cdpo, robust, ipo or hinge."""
-    beta: float = 0.1
+    beta: float = 1.0
     """Strength of the hold to the reference. Larger stays closer to it and learns less."""
-    anchor: float = 0.0
-    """Weight of an added SFT loss on the chosen side, which keeps it likely. 0 is DPO itself."""
+    anchor: float = 1.0
+    """Weight of an added SFT loss on the chosen side, which keeps it likely: small models need it, or a beta of 5 and a
+    learning rate of 1e-3. 0 is DPO itself."""
     train: TrainConfig = DPO_DEFAULTS
 
 

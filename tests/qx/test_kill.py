@@ -1,18 +1,20 @@
 """`kill -9` at a random moment, `qx resume`, and the final weights are those of a run that nothing interrupted.
 
 For each trainer one run goes undisturbed to its end. Another, of equal config and seed, is killed at a moment drawn
-anew for every test run (the moment is printed when the test fails), resumed, killed again, and resumed to its end.
-The final checkpoints, networks, optimisers, buffers and worlds included, must be equal bit for bit.
+anew for every test run, after its first checkpoint and before its end; it is resumed, killed again, and resumed to its
+end. The final checkpoints, networks, optimisers, buffers and worlds included, and every logged line must be equal bit
+for bit. A third is killed before it has any checkpoint.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,9 @@ from lab import checkpoint, tree
 QX = [sys.executable, "-m", "qx.main"]
 SMALL_MODEL = ["--width", "32", "--depth", "2", "--heads", "2"]
 COMMANDS = {
-    "q-learning": ["train", "q-learning", "zhao-5x5", "--steps", "20000", "--replicas", "3"],
-    "dqn": ["train", "dqn", "FrozenLake-v1", "--steps", "3000", "--replicas", "2"],
-    "dqn on Gymnasium": ["train", "dqn", "CartPole-v1", "--steps", "3000", "--replicas", "2"],
+    "q-learning": ["train", "q-learning", "zhao-5x5", "--steps", "60000", "--replicas", "3"],
+    "dqn": ["train", "dqn", "FrozenLake-v1", "--steps", "6000", "--replicas", "2"],
+    "dqn on Gymnasium": ["train", "dqn", "CartPole-v1", "--steps", "6000", "--replicas", "2"],
     "diffuse": ["diffuse", "digits", "--steps", "150", "--batch-size", "32", "--width", "16"],
     "sft": ["sft", "mazes", "--steps", "150", "--batch-size", "32", "--examples", "500", *SMALL_MODEL],
     "dpo": ["dpo", "PAIRS", "--model", "MODEL", "--steps", "150", "--batch-size", "16"],
@@ -43,37 +45,59 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("what", COMMANDS)
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(what: str, made: dict[str, str], tmp_path: Path) -> None:
-    args = [made.get(word, word) for word in COMMANDS[what]] + ["--save-every", "0.2"]
-    began = time.monotonic()
+    args = [made.get(word, word) for word in COMMANDS[what]] + ["--save-every", "0.1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    qx(*args, "--out", str(whole))
+    total = checkpoint.steps(whole / "checkpoint")[-1]
+    moments = [random.uniform(0.0, 0.8) for _ in range(2)]
+    kill_while_it_trains(cut, 0, moments[0], *args, "--out", str(cut))
+    first = checkpoint.steps(cut / "checkpoint")[-1]
+    assert 0 < first < total, "killed too late: make the run longer"
+    kill_while_it_trains(cut, first, moments[1], "resume", str(cut), "--save-every", "0.1")
+    qx("resume", str(cut))
+    same_end(whole, cut, f"killed {moments} s after a checkpoint, first at step {first} of {total}")
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    args = COMMANDS["q-learning"]
     qx(*args, "--out", str(tmp_path / "whole"))
-    whole = time.monotonic() - began
-    moments = [random.uniform(0.3, 1.0) * whole for _ in range(2)]
-    kill_after(moments[0], *args, "--out", str(tmp_path / "cut"))
-    if not (tmp_path / "cut" / "config.json").exists():  # killed while it was still importing
-        qx(*args, "--out", str(tmp_path / "cut"))
-    kill_after(moments[1], "resume", str(tmp_path / "cut"), "--save-every", "0.2")
+    command = [*QX, *args, "--out", str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: (tmp_path / "cut" / "config.json").exists(), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not checkpoint.steps(tmp_path / "cut" / "checkpoint")
     qx("resume", str(tmp_path / "cut"))
-    expected, found = final(tmp_path / "whole"), final(tmp_path / "cut")
-    assert expected.keys() == found.keys()
+    same_end(tmp_path / "whole", tmp_path / "cut", "killed before the first checkpoint")
+
+
+def same_end(whole: Path, cut: Path, how: str) -> None:
+    expected, found = final(whole), final(cut)
+    assert expected.keys() == found.keys(), how
     differing = [name for name in expected if not torch.equal(expected[name], found[name])]
-    assert not differing, f"killed after {moments} of {whole:.1f} s: {differing} differ"
-    logged = [(run / "metrics.jsonl").read_text() for run in (tmp_path / "whole", tmp_path / "cut")]
-    assert logged[0] == logged[1]
+    assert not differing, f"{how}: {differing} differ"
+    assert (whole / "metrics.jsonl").read_text() == (cut / "metrics.jsonl").read_text(), how
+
+
+def kill_while_it_trains(run: Path, known: int, seconds: float, *args: str) -> None:
+    """Start the command, wait for a checkpoint beyond `known` and some seconds more, and kill it with SIGKILL."""
+    process = subprocess.Popen([*QX, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any(step > known for step in checkpoint.steps(run / "checkpoint")), process)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Look every few milliseconds, until it happened or the process ended."""
+    while not happened() and process.poll() is None:
+        time.sleep(0.005)
 
 
 def qx(*args: str) -> None:
     done = subprocess.run([*QX, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def kill_after(seconds: float, *args: str) -> None:
-    """Start the command and kill it with SIGKILL after some seconds, unless it ended before."""
-    process = subprocess.Popen([*QX, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def final(run: Path) -> dict[str, torch.Tensor]:
