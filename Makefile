@@ -5,10 +5,11 @@ STAMP := .venv/.installed
 
 .PHONY: help demo test test-all check bench clean
 help:
-	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (6 minutes)"
-	@echo "make test      the test suite (15 minutes at most)"
+	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (5 minutes)"
+	@echo "make test      the test suite (three minutes)"
 	@echo "make test-all  the same with the slow and peer-bound tests"
 	@echo "make check     ruff, mypy, import-linter"
+	@echo "make bench     ours beside the peers, in one run"
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -30,6 +31,9 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/worlds.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
