@@ -2,7 +2,7 @@
 
     python benchmarks/worlds.py [--seconds 1.0] [--device cuda]
 
-Both step FrozenLake 4x4 (slippery) under uniformly random actions drawn on the fly, and begin ended episodes again. Ours is the
+Both step FrozenLake 4x4 (slippery) under uniformly random actions and begin ended episodes again. Ours is the
 lifted table of the very environment that Gymnasium steps.
 """
 

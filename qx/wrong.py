@@ -1,14 +1,13 @@
 """What a wrong request raises, room by room: each of these becomes one line and exit code 2."""
 
 from envs import MDPError, ObservationError, WorldError
-from generative.diffusion.pipeline import PipelineError
 from generative.diffusion.request import RequestError
 from generative.diffusion.solver import SolverError
 from generative.language.examples import ExampleError
 from generative.language.mazes import MazeError
-from generative.language.model import ModelError
 from generative.language.tokenizer import TokenizerError
 from generative.preference.pairs import PairError
+from generative.saved import ModelError
 from lab.checkpoint import CheckpointError
 from lab.run import RunError
 from qx.usage import UsageError
@@ -22,7 +21,6 @@ WRONG_REQUEST = (
     ObservationError,
     AgentError,
     DPError,
-    PipelineError,
     RequestError,
     SolverError,
     ExampleError,

@@ -5,26 +5,24 @@
     images = pipeline.sample([3] * 16, seed=0)          # sixteen threes
     pipeline.save(folder);  Pipeline.load(folder)
 
-A saved folder holds `pipeline.json` (format version and configuration) and `network.safetensors`.
+It is saved as `generative.saved` has it; the description is the configuration.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from backbones.initialise import build
 from backbones.unet import UNet
+from generative import saved
 from generative.diffusion.denoiser import Prediction
 from generative.diffusion.engine import Engine
 from generative.diffusion.objective import DDPM
@@ -32,11 +30,7 @@ from generative.diffusion.request import Request
 from generative.diffusion.schedule import SCHEDULES
 from lab import streams
 
-FORMAT = 1
-
-
-class PipelineError(ValueError):
-    """A saved pipeline is missing, damaged or of another format; the message names the file."""
+KIND = "diffusion model"
 
 
 @dataclass(frozen=True)
@@ -144,43 +138,20 @@ class Pipeline:
             yield images.clone()
 
     def save(self, folder: Path) -> None:
-        """Write the folder; the description last, so that a folder cut short is not taken for a whole one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        description = {"format": FORMAT, "config": dataclasses.asdict(self.config)}
-        _replace(folder / "network.safetensors", safetensors.torch.save(weights))
-        _replace(folder / "pipeline.json", json.dumps(description, indent=2).encode())
+        """Write the folder (see `generative.saved`)."""
+        saved.save(folder, KIND, dataclasses.asdict(self.config), self.network)
 
     @classmethod
     def load(cls, folder: Path) -> Pipeline:
-        """The inverse of `save`.
+        """The inverse of `save`. Raises ModelError when it is missing, damaged or of another format."""
+        description, network = saved.load(folder, KIND, lambda fields: _network(_config(fields)))
+        return cls(_config(description), network)
 
-        Raises:
-            PipelineError: when a file is missing, damaged, or of another format version.
-        """
-        file = folder / "pipeline.json"
-        description: Any = None
-        try:
-            description = json.loads(file.read_bytes())
-            version = description["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PipelineError(f"{file}: not the description of a saved pipeline ({error})") from None
-        if version != FORMAT:
-            raise PipelineError(f"{file}: pipeline format {version!r}; this version of quincunx reads format {FORMAT}")
-        try:
-            fields: dict[str, Any] = {
-                n: tuple(v) if isinstance(v, list) else v for n, v in description["config"].items()
-            }
-            config = DiffusionConfig(**fields)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise PipelineError(f"{file}: not a configuration of a diffusion model ({error})") from None
-        pipeline = cls.build(config, torch.Generator())
-        weights = folder / "network.safetensors"
-        try:
-            pipeline.network.load_state_dict(safetensors.torch.load(weights.read_bytes()))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise PipelineError(f"{weights}: not the weights of this pipeline ({str(error).splitlines()[0]})") from None
-        return pipeline
+
+def _config(fields: dict[str, Any]) -> DiffusionConfig:
+    """The configuration as JSON gave it back, where tuples are lists."""
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return DiffusionConfig(**given)
 
 
 def _network(config: DiffusionConfig) -> UNet:
@@ -194,10 +165,3 @@ def _network(config: DiffusionConfig) -> UNet:
         attention=config.attention,
         classes=config.classes,
     )
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    """Write aside, then rename: whoever reads the path sees the old content or the new, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(payload)
-    temporary.replace(path)

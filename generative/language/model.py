@@ -4,32 +4,25 @@
 others: the hidden states of all positions are computed, the logits only of those. Whoever trains a model therefore
 passes through `forward`, which is what a wrapper for many processes needs; a generator uses `transformer` itself.
 
-A model is saved as a folder of `model.safetensors` and `model.json` (format version and the Transformer's arguments).
+A model is saved as `generative.saved` has it; the description is the Transformer's arguments.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int64
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.initialise import build
 from backbones.transformer import Transformer
+from generative import saved
 
-FORMAT = 1
-
-
-class ModelError(ValueError):
-    """A folder holds no language model, a damaged one, or one of another format."""
+KIND = "language model"
 
 
 @dataclass(frozen=True)
@@ -85,40 +78,11 @@ class LanguageModel(nn.Module):
         return logp.new_zeros(tokens.shape).index_put((row, past + 1), logp)
 
     def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `model.json`, each whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.transformer.state_dict().items()}
-        header = {"format": FORMAT, "kind": "language model", "transformer": self.transformer.arguments}
-        _replace(folder / "model.safetensors", safetensors.torch.save(weights))
-        _replace(folder / "model.json", (json.dumps(header, indent=2) + "\n").encode())
+        """Write the folder (see `generative.saved`)."""
+        saved.save(folder, KIND, self.transformer.arguments, self.transformer)
 
     @classmethod
     def load(cls, folder: Path) -> LanguageModel:
         """Read what `save` wrote, onto the CPU. Raises ModelError when it is missing, damaged or of another format."""
-        path = folder / "model.json"
-        try:
-            header = json.loads(path.read_bytes())
-            version = header["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: not the description of a language model ({error})") from None
-        if version != FORMAT:
-            raise ModelError(f"{path}: model format {version!r}; this version of quincunx reads format {FORMAT}")
-        path = folder / "model.safetensors"
-        try:
-            weights = safetensors.torch.load(path.read_bytes())
-            with torch.device("meta"):  # no weights are drawn that the stored ones would replace
-                transformer = Transformer(**header["transformer"])
-            transformer.load_state_dict(weights, assign=True)
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{path}: its weights do not fit the model.json beside it ({reason})") from None
+        _, transformer = saved.load(folder, KIND, lambda arguments: Transformer(**arguments))
         return cls(transformer)
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

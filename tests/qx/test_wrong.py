@@ -169,9 +169,9 @@ def test_a_damaged_model_is_refused(
 ) -> None:
     copy = tmp_path_factory.mktemp("damaged") / "diffuse"
     _copy(runs / "diffuse", copy)
-    weights = copy / "model" / "network.safetensors"
+    weights = copy / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "network.safetensors" in refused(["sample", str(copy), "--out", str(here / "s")], here, capsys)
+    assert "model.safetensors" in refused(["sample", str(copy), "--out", str(here / "s")], here, capsys)
 
 
 def test_the_last_line_of_output_is_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from PIL import Image
 from generative.diffusion import pictures
 from generative.diffusion.data import digits
 from generative.diffusion.metrics import Judge
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline, PipelineError
+from generative.diffusion.pipeline import DiffusionConfig, Pipeline
 from generative.diffusion.request import RequestError
+from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
 from lab import streams
 
@@ -72,18 +73,22 @@ def test_frames_lead_from_noise_to_the_samples(pipeline: Pipeline) -> None:
 
 def test_damaged_folders_are_named(pipeline: Pipeline, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    with pytest.raises(PipelineError, match=r"pipeline\.json: not the description"):
+    with pytest.raises(ModelError, match=r"model\.json: not the description"):
         Pipeline.load(folder)
     pipeline.save(folder)
-    weights = (folder / "network.safetensors").read_bytes()
-    (folder / "network.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(PipelineError, match=r"network\.safetensors: not the weights"):
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match=r"model\.safetensors: its weights do not fit"):
         Pipeline.load(folder)
-    (folder / "network.safetensors").write_bytes(weights)
-    description = json.loads((folder / "pipeline.json").read_text())
-    for key, value, words in (("format", 99, "pipeline format 99"), ("config", {"depth": 3}, "configuration")):
-        (folder / "pipeline.json").write_text(json.dumps({**description, key: value}))
-        with pytest.raises(PipelineError, match=words):
+    (folder / "model.safetensors").write_bytes(weights)
+    description = json.loads((folder / "model.json").read_text())
+    for key, value, words in (
+        ("format", 99, "model format 99"),
+        ("description", {"depth": 3}, "'depth'"),
+        ("kind", "language model", "a language model; expected a diffusion model"),
+    ):
+        (folder / "model.json").write_text(json.dumps({**description, key: value}))
+        with pytest.raises(ModelError, match=words):
             Pipeline.load(folder)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from generative.language.generate import choose, complete, generate
-from generative.language.model import LanguageModel, ModelConfig, ModelError
+from generative.language.model import LanguageModel, ModelConfig
 from generative.language.sft import SFT, encode
 from generative.language.tokenizer import CharacterTokenizer
+from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
 from lab import streams
 
@@ -165,7 +166,7 @@ def test_a_damaged_or_foreign_folder_is_refused_in_one_line(tmp_path: Path):
     assert "\n" not in str(caught.value)
     (tmp_path / "model.safetensors").write_bytes(weights)
     header = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps({**header, "transformer": {**header["transformer"], "width": 16}}))
+    (tmp_path / "model.json").write_text(json.dumps({**header, "description": {**header["description"], "width": 16}}))
     with pytest.raises(ModelError, match="its weights do not fit") as caught:
         LanguageModel.load(tmp_path)
     assert "\n" not in str(caught.value)

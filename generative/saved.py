@@ -1,0 +1,70 @@
+"""A saved model: a folder of `model.json`, which says what it is, and `model.safetensors`, its weights.
+
+The description is written last and each file whole or not at all, so that a folder cut short is not taken for a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+FORMAT = 1
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ModelError(ValueError):
+    """A folder holds no model, a damaged one, or one of another kind or format; the message names the file."""
+
+
+def save(folder: Path, kind: str, description: Any, module: nn.Module) -> None:
+    """Write `model.safetensors` and `model.json`; the description must be JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    header = {"format": FORMAT, "kind": kind, "description": description}
+    _replace(folder / "model.safetensors", safetensors.torch.save(weights))
+    _replace(folder / "model.json", (json.dumps(header, indent=2) + "\n").encode())
+
+
+def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
+    """The description, and what `make` constructs from it with the saved weights, on the CPU.
+
+    `make` runs on the meta device, so no weights are drawn that the stored ones would replace; its modules must hold
+    no buffer that is not saved. Raises ModelError.
+    """
+    file = folder / "model.json"
+    try:
+        header = json.loads(file.read_bytes())
+        version, found, description = header["format"], header["kind"], header["description"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: not the description of a saved model ({error})") from None
+    if version != FORMAT:
+        raise ModelError(f"{file}: model format {version!r}; this version of quincunx reads format {FORMAT}")
+    if found != kind:
+        raise ModelError(f"{file}: a {found}; expected a {kind}")
+    weights = folder / "model.safetensors"
+    try:
+        with torch.device("meta"):
+            module = make(description)
+        module.load_state_dict(safetensors.torch.load(weights.read_bytes()), assign=True)
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{weights}: its weights do not fit the model.json beside it ({reason})") from None
+    return description, module
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
