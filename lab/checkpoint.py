@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,12 @@ class Checkpoint:
 def save(folder: Path, step: int, state: Any, keep: int = 3) -> Path:
     """Write the state tree as `folder/step-<step>`, keep the newest `keep`, and return the new path.
 
-    A crash at any moment leaves the earlier checkpoints untouched. Raises TypeError for a state that is no tree.
+    A crash at any moment leaves the earlier checkpoints untouched. A step that is stored already stays as it is: a
+    run's state is a function of its config, its seed and the step. Raises TypeError for a state that is no tree.
     """
+    final = folder / f"step-{step:010d}"
+    if final.exists():
+        return final
     tensors, skeleton = tree.split(state)
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("tmp-*"):  # of an earlier process that was killed while it wrote
@@ -54,9 +59,6 @@ def save(folder: Path, step: int, state: Any, keep: int = 3) -> Path:
     _write(temporary / "tensors.safetensors", payload)
     _write(temporary / "state.json", json.dumps(header).encode())
     _flush(temporary)
-    final = folder / f"step-{step:010d}"
-    if final.exists():
-        shutil.rmtree(final)
     temporary.replace(final)
     _flush(folder)
     for old in steps(folder)[:-keep]:
@@ -66,7 +68,8 @@ def save(folder: Path, step: int, state: Any, keep: int = 3) -> Path:
 
 def steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in `folder`, ascending."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    names = [path.name for path in folder.glob("step-*")]
+    return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{10}", name))
 
 
 def load(folder: Path, step: int | None = None) -> Checkpoint:

@@ -1,6 +1,6 @@
 """The run directory: what was asked, what was measured, and where to go on from.
 
-    RUN/config.json       format version, command and its full configuration, seed, versions, git commit
+    RUN/config.json       format version, command, full configuration, seed, digests of inputs, versions, commit
     RUN/metrics.jsonl     one JSON object a logged step: {"step": 100, "return": [1.0, 0.8]}; lists are replicas
     RUN/tensorboard/      the same numbers for TensorBoard (replicas averaged)
     RUN/checkpoint/       see `lab.checkpoint`
@@ -12,6 +12,7 @@ A run is a function of its config and seed, so `config.json` and the newest chec
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -19,7 +20,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from torch import Tensor
 from lab import checkpoint
 
 FORMAT = 1
+KEYS = {"command": str, "config": dict, "seed": int, "device": str, "inputs": dict, "threads": int}
+"""What `config.json` must hold beside its format."""
 RECORDED = ("quincunx", "torch", "numpy", "gymnasium", "diffusers", "transformers", "accelerate")
 
 
@@ -39,13 +42,28 @@ class RunError(ValueError):
 class Run:
     """One run directory, new (`create`) or found (`open`)."""
 
-    def __init__(self, path: Path, command: str, config: dict[str, Any], seed: int) -> None:
-        self.path, self.command, self.config, self.seed = path, command, config, seed
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path, self.header = path, header
+        self.command: str = header["command"]
+        self.config: dict[str, Any] = header["config"]
+        self.seed: int = header["seed"]
         self._board: Any = None
 
     @classmethod
-    def create(cls, path: Path, command: str, config: dict[str, Any], seed: int) -> Run:
-        """Make the directory and write `config.json`. Raises RunError where a run stands already."""
+    def create(
+        cls,
+        path: Path,
+        command: str,
+        config: dict[str, Any],
+        seed: int,
+        *,
+        device: str = "cpu",
+        inputs: Sequence[Path] = (),
+    ) -> Run:
+        """Make the directory and write `config.json`, with digests of the files that the run reads.
+
+        Raises RunError where a run stands already.
+        """
         if (path / "config.json").exists():
             raise RunError(
                 f"{path}: a run stands here already; continue it with `qx resume {path}` or give another --out"
@@ -53,9 +71,17 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: is a file; --out wants a directory to make")
         path.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, "command": command, "seed": seed, "config": config, **_circumstances()}
+        header = {
+            "format": FORMAT,
+            "command": command,
+            "seed": seed,
+            "device": device,
+            "config": config,
+            "inputs": {str(file.resolve()): digest(file) for file in inputs},
+            **_circumstances(),
+        }
         write_json(path / "config.json", header)
-        return cls(path, command, config, seed)
+        return cls(path, header)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -70,10 +96,15 @@ class Run:
         version = header.get("format") if isinstance(header, dict) else None
         if version != FORMAT:
             raise RunError(f"{file}: run format {version!r}; this version of quincunx reads format {FORMAT}")
-        missing = [key for key in ("command", "config", "seed") if key not in header]
+        missing = [key for key, kind in KEYS.items() if not isinstance(header.get(key), kind)]
         if missing:
-            raise RunError(f"{file}: lacks {', '.join(missing)}")
-        return cls(path, header["command"], header["config"], header["seed"])
+            raise RunError(f"{file}: {', '.join(missing)} missing or not what it should be")
+        for name, known in header["inputs"].items():
+            if not Path(name).exists():
+                raise RunError(f"{name}: is gone; the run in {path} reads it and cannot go on without")
+            if digest(Path(name)) != known:
+                raise RunError(f"{name}: has changed since the run in {path} was begun; it cannot go on with another")
+        return cls(path, header)
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> dict[str, Any]:
         """Append one line of metrics (a tensor [R] is one number a replica) and return it as written."""
@@ -125,6 +156,16 @@ class Run:
 
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
         return self._board
+
+
+def digest(path: Path) -> str:
+    """A checksum of a file, or of all files of a folder with their names."""
+    found = hashlib.blake2b(digest_size=16)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            found.update(f"{file.relative_to(path)}:{file.stat().st_size}:".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def next_free(parent: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from torch import Tensor
 
 import envs
 from envs import render
@@ -42,12 +43,21 @@ def _maps(
     result: Mapping[str, Any],
 ) -> None:
     """V* with every optimal action, beside the values and greedy actions of the replica in the middle."""
-    solution = dp.policy_iteration(world.mdp, gamma)
-    render.draw(world, values=solution.values, policy=solution.ties(), title="exact: V* and its arrows", ax=exact)
+    values, policy = _exact(world, gamma)
+    render.draw(world, values=values, policy=policy, title="exact: V* and its arrows", ax=exact)
     middle = int(np.argsort(result["returns"])[len(result["returns"]) // 2])
     q = agent.q_values(world.observe(observation))[middle].cpu().double()
     title = f"learned: replica {middle + 1} of {len(result['returns'])}, the median"
     render.draw(world, values=q.amax(-1), policy=q.argmax(-1), title=title, ax=learned)
+
+
+def _exact(world: envs.World, gamma: float) -> tuple[Tensor, Tensor]:
+    """V* and a policy for it, as `rl.evaluate` measures: undiscounted values under the time limit, if there is one."""
+    if gamma == 1 and world.time_limit is not None:
+        within = dp.finite_horizon(world.mdp, world.time_limit, gamma)
+        return within.values[-1], within.policy[-1]
+    solution = dp.policy_iteration(world.mdp, gamma)
+    return solution.values, solution.ties()
 
 
 def _curve(ax: Axes, run: Run, result: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tyro
@@ -15,7 +16,7 @@ from lab import console
 from lab.run import Run
 from qx import agent_report
 from qx.jobs import device_of, show, start
-from qx.usage import Common, Lasting, UsageError, at_least, choose, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 from qx.worlds import discount, overrides
 from rl.agents import AGENTS, defaults, simulate
 from rl.evaluate import Evaluation, evaluate, exact_returns
@@ -53,18 +54,26 @@ class TrainJob:
 
     def __init__(self, agent: str, world: str, options: Train[Any]) -> None:
         self.options, self.device = options, device_of(options)
-        length = options.train
-        at_least(1, replicas=options.replicas, episodes=options.episodes, steps=length.steps, worlds=length.worlds)
+        self.asked_agent, self.asked_world = agent, world
+        self.inputs: tuple[Path, ...] = (Path(world),) if Path(world).is_file() else ()
         self.world = envs.load(world, overrides(options.set))
-        self.gamma = discount(options.agent.gamma, self.world.discount)
-        config = options.agent
+        config, length = options.agent, options.train
+        if getattr(config, "capacity", length.worlds) < length.worlds:
+            raise UsageError(f"--capacity {config.capacity}: expected at least the {length.worlds} worlds of a replica")
+        self.gamma = discount(config.gamma, self.world.discount)
         common: dict[str, Any] = {"replicas": options.replicas, "seed": options.seed, "device": self.device}
         _, build = AGENTS[agent]
-        self.agent = build(config, self.world, **common)
-        worlds = simulate(config, self.world, worlds=options.train.worlds, **common)
-        self.trainer = Trainer(self.agent, worlds, options.train)
-        self.name, self.total = f"{agent}-{self.world.name}", options.train.steps
+        with asked(f"{agent} on {world}"):
+            self.agent = build(config, self.world, **common)
+            self.trainer = Trainer(self.agent, simulate(config, self.world, worlds=length.worlds, **common), length)
+        self.name, self.total = f"{agent}-{self.world.name}", length.steps
         self.headline: tuple[str, ...] = ("value", "return", "loss", "td_error")
+        self.watch()  # a world without a finite optimum is refused here, before anything is written
+
+    def config(self) -> dict[str, Any]:
+        """What `reopen` needs to make this job again."""
+        [world] = [str(path.resolve()) for path in self.inputs] or [self.asked_world]
+        return {"agent": self.asked_agent, "world": world, "options": to_tree(self.options)}
 
     def watch(self) -> Mapping[str, Tensor]:
         """`value`: the exact value of each replica's greedy policy from the start, on worlds small enough."""
@@ -112,7 +121,7 @@ def train(args: Sequence[str]) -> dict[str, Any]:
     world, rest = (args[1], args[2:]) if not args[1].startswith("-") else ("WORLD", args[1:])
     options = parse(_kind(agent), rest, f"qx train {agent} {world}", _defaults(agent, world))
     job = TrainJob(agent, world, options)
-    _, result = start(job, {"agent": agent, "world": world, "options": to_tree(options)}, options)
+    _, result = start(job, job.config(), options)
     show(job, result)
     return result
 

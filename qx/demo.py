@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from lab import console
 from lab.page import Page
 from lab.run import write_json
 from qx import agents, diffusion, preferences
-from qx.jobs import Job, start
+from qx.jobs import Job, device_of, start
 from qx.usage import Common, Lasting, UsageError, parse, to_tree
 from rl.agents import defaults
 
@@ -28,6 +29,7 @@ AGENTS = (  # agent, world, what it shows
         "A deep Q-network on Gymnasium's CartPole, which no table describes; 500 is the limit",
     ),
 )
+MARK = "demo.json"
 REPLICAS = {"q-learning": 20, "dqn": 5}
 
 
@@ -39,13 +41,14 @@ class Demo(Common):
 def demo(args: Sequence[str]) -> dict[str, Any]:
     """`qx demo`."""
     options = parse(Demo, args, "qx demo")
+    device_of(options)
     home = options.out or Path("runs/demo")
     if home.exists():
-        if not (home / "demo.json").exists():
+        if not _is_demo(home):
             raise UsageError(f"{home}: exists and is not an earlier demo; give another --out")
         shutil.rmtree(home)
     home.mkdir(parents=True)
-    write_json(home / "demo.json", {"format": 1})
+    write_json(home / MARK, {"quincunx": "demo"})
     began = time.monotonic()
     page = Page(
         "Quincunx: first light",
@@ -65,6 +68,12 @@ def demo(args: Sequence[str]) -> dict[str, Any]:
     return {"page": str(path), "seconds": round(seconds, 1), "rows": [list(row) for row in rows]}
 
 
+def _is_demo(home: Path) -> bool:
+    """Whether the folder was made by this command, and may be made anew."""
+    mark = home / MARK
+    return mark.is_file() and json.loads(mark.read_text()) == {"quincunx": "demo"}
+
+
 def _agents(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, str]]:
     page.heading("1. Agents on grids")
     page.text(
@@ -76,8 +85,7 @@ def _agents(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, 
         config, length = defaults(agent, world)
         asked = agents.Train(agent=config, train=length, replicas=REPLICAS[agent], **_common(options))
         job = agents.TrainJob(agent, world, asked)
-        config_tree = {"agent": agent, "world": world, "options": to_tree(asked)}
-        result = _run(job, config_tree, asked, home / f"{agent}-{world}")
+        result = _run(job, job.config(), asked, home / f"{agent}-{world}")
         page.pictures(((home / f"{agent}-{world}" / "report.png").read_bytes(), words))
         low, high = result["ci95"]
         optimum = result["optimal_return"]
@@ -94,7 +102,8 @@ def _diffusion(home: Path, options: Demo, page: Page) -> list[tuple[str, str, st
     )
     asked = diffusion.Diffuse(data="digits", **_common(options))
     folder = home / "diffusion"
-    result = _run(diffusion.DiffuseJob(asked), to_tree(asked), asked, folder)
+    job = diffusion.DiffuseJob(asked)
+    result = _run(job, to_tree(job.options), asked, folder)
     page.pictures(((folder / "report.png").read_bytes(), "Real digits, samples (one class a row), and the loss"))
     film = (folder / "denoising.gif").read_bytes()
     page.pictures((film, "Noise becomes digits: twenty requests in one batch, 50 steps of DDIM"), pixel=True)
@@ -106,16 +115,18 @@ def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, 
     page.heading("3. Preferences")
     page.text(
         "A causal Transformer learns to walk mazes, text to text, from imperfect demonstrations; then direct "
-        "preference optimisation on pairs from a JSON Lines file, of which the chosen reaches the goal by a shorter or "
-        "a valid way. Both are judged by breadth-first search on mazes whose walls were never seen."
+        "preference optimisation (with an SFT term that keeps the chosen likely) on pairs from a JSON Lines file: the "
+        "chosen reaches the goal by a shorter or a valid way, the rejected is a mistake of the model's own. Both are "
+        "judged by breadth-first search on mazes whose walls were never seen. What the pairs teach here is mostly in "
+        "their chosen side: plain SFT on it does as well (docs/notebook.md has the controls)."
     )
     asked = preferences.Sft(data="mazes", **_common(options))
-    first = _run(preferences.prepare_sft(asked), to_tree(asked), asked, home / "sft")
+    first = _run(preferences.prepare_sft(asked), preferences.settled(asked), asked, home / "sft")
     file = home / "pairs.jsonl"
     preferences.pairs(["mazes", str(file), "--seed", str(options.seed), "--model", str(home / "sft")])
     tuned = preferences.Dpo(pairs=file, model=home / "sft", **_common(options))
-    job, digest = preferences.prepare_dpo(tuned)
-    second = _run(job, {**to_tree(tuned), "digest": digest}, tuned, home / "dpo")
+    job = preferences.prepare_dpo(tuned)
+    second = _run(job, preferences.settled(tuned), tuned, home / "dpo")
     page.pictures(((home / "dpo" / "report.png").read_bytes(), "Implicit rewards, accuracy, and what came of it"))
     page.pictures(((home / "dpo" / "walks.png").read_bytes(), "Mazes never seen, walked before and after"))
     before = f"{second['before']['success']:.1%} before, after SFT alone"

@@ -23,7 +23,7 @@ from generative.train import TrainConfig, Trainer
 from lab import console, plots, streams
 from lab.run import Run, write_json
 from qx.jobs import device_of, show, start
-from qx.usage import Common, Lasting, at_least, choose, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 
 DATA = {"digits": digits}
 DEFAULTS = TrainConfig(steps=1000, batch_size=128, learning_rate=2e-3, ema=0.995)
@@ -72,14 +72,18 @@ class DiffuseJob:
     command = "diffuse"
 
     def __init__(self, options: Diffuse) -> None:
-        self.options, device = options, device_of(options)
-        at_least(1, steps=options.train.steps, batch_size=options.train.batch_size)
+        self.device = device_of(options)
+        self.inputs: tuple[Path, ...] = ()
         self.data: Split = DATA[choose("data set", options.data, DATA)]()
         shape, classes = self.data.shape, self.data.classes
+        if (options.model.shape, options.model.classes) not in ((NETWORK.shape, NETWORK.classes), (shape, classes)):
+            raise UsageError(f"--shape, --classes: follow from the data, {shape} and {classes} for {options.data}")
         self.config = dataclasses.replace(options.model, shape=shape, classes=classes)
-        pipeline = Pipeline.build(self.config, streams.generator(options.seed, "weights"))
+        self.options = dataclasses.replace(options, model=self.config)
+        with asked("the network"):
+            pipeline = Pipeline.build(self.config, streams.generator(options.seed, "weights"))
         objective = pipeline.objective(options.dropout)
-        accelerator = Accelerator(cpu=device.type == "cpu")
+        accelerator = Accelerator(cpu=self.device.type == "cpu")
         network, data = pipeline.network, self.data.train
         self.trainer = Trainer(network, objective, data, options.train, seed=options.seed, accelerator=accelerator)
         self.name, self.total = options.data, options.train.steps
@@ -137,7 +141,7 @@ def diffuse(args: Sequence[str]) -> dict[str, Any]:
     """`qx diffuse DATA`."""
     options = parse(Diffuse, args, "qx diffuse")
     job = DiffuseJob(options)
-    _, result = start(job, to_tree(options), options)
+    _, result = start(job, to_tree(job.options), options)
     show(job, result)
     return result
 
@@ -151,7 +155,6 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     """`qx sample RUN`."""
     options = parse(Sample, args, "qx sample")
     device = device_of(options)
-    at_least(1, n=options.n, rows=options.rows)
     choose("solver", options.solver, SOLVERS)
     folder = options.run / "model" if (options.run / "model").is_dir() else options.run
     pipeline = Pipeline.load(folder)

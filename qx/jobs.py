@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lab import console
-from lab.run import Run, next_free, plain
+from lab.run import Run, next_free, plain, write_json
 from qx.usage import Common, Lasting, UsageError
 
 
@@ -53,6 +53,14 @@ class Job(Protocol):
         ...
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files and folders that the run reads; it does not go on when they have changed."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
     def trainer(self) -> Steps: ...
 
     @property
@@ -87,7 +95,7 @@ def device_of(common: Common) -> torch.device:
 def start(job: Job, config: dict[str, Any], common: Lasting) -> tuple[Run, dict[str, Any]]:
     """Make the run directory and do the job; returns the run and its result."""
     path = common.out or next_free(Path("runs"), f"{job.command}-{job.name}")
-    run = Run.create(path, job.command, config, common.seed)
+    run = Run.create(path, job.command, config, common.seed, device=job.device.type, inputs=job.inputs)
     return run, carry_on(job, run, common.save_every)
 
 
@@ -107,6 +115,13 @@ def carry_on(job: Job, run: Run, save_every: float) -> dict[str, Any]:
     return dict(result)
 
 
+def write_result(common: Common, result: Mapping[str, Any]) -> None:
+    """`result.json` in --out, where one is given."""
+    if common.out is not None:
+        common.out.mkdir(parents=True, exist_ok=True)
+        write_json(common.out / "result.json", dict(result))
+
+
 def show(job: Job, result: Mapping[str, Any]) -> None:
     """The result in the terminal."""
     for name, value in job.summary(result):
@@ -124,24 +139,23 @@ def drive(job: Job, run: Run, save_every: float) -> None:
                 if watch:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
-                _guard(job, run, step, metrics)
+                _guard(run, step, metrics)
                 bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
             if time.monotonic() - saved > save_every and step < job.total:
-                _guard(job, run, step, metrics)
+                _guard(run, step, metrics)
                 run.save(step, trainer.state_dict())
                 saved = time.monotonic()
             previous = step
     run.save(trainer.step, trainer.state_dict())
 
 
-def _guard(job: Job, run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:
+def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:
     """Stop where the loss is no number. Raises WorkFailedError naming the step and the last good checkpoint."""
-    loss = torch.as_tensor(metrics.get("loss", 0.0))
-    if bool(torch.isinf(loss).any()) or (bool(torch.isnan(loss).any()) and job.command != "train"):
-        numbers = ", ".join(f"{name} {_mean(plain(value))}" for name, value in metrics.items())
-        raise WorkFailedError(
-            f"the loss is not finite at step {step} ({numbers}); the last good state is in {run.path}/checkpoint"
-        )
+    for watched in ("loss", "gradient_norm"):
+        if not bool(torch.as_tensor(metrics.get(watched, 0.0)).isfinite().all()):
+            numbers = ", ".join(f"{name} {_mean(plain(value))}" for name, value in metrics.items())
+            good = f"the last good state is in {run.path}/checkpoint"
+            raise WorkFailedError(f"{watched} is not finite at step {step} ({numbers}); {good}")
 
 
 def _mean(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,12 @@ from generative.preference import dpo as preference
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
 from generative.preference.losses import LOSSES
-from generative.train import TrainConfig, Trainer
+from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
 from qx import maze_report
-from qx.jobs import device_of, show, start
-from qx.usage import Common, Lasting, UsageError, at_least, choose, from_tree, parse, to_tree
+from qx.jobs import device_of, show, start, write_result
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 
 MODEL = ModelConfig()
 SFT_DEFAULTS = TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3)
@@ -83,8 +82,11 @@ class Pairs(Common):
 class LanguageJob:
     """What both stages share: a model with its tokenizer, judged on held-out mazes where it speaks of mazes."""
 
-    def __init__(self, command: str, name: str, trainer: Trainer, tokenizer: CharacterTokenizer, seed: int) -> None:
-        self.command, self.name, self.trainer, self.tokenizer, self.seed = command, name, trainer, tokenizer, seed
+    def __init__(
+        self, command: str, inputs: tuple[Path, ...], name: str, trainer: Trainer, tokenizer: CharacterTokenizer
+    ) -> None:
+        self.command, self.inputs, self.name = command, inputs, name
+        self.trainer, self.tokenizer, self.device = trainer, tokenizer, trainer.accelerator.device
         self.total = trainer.config.steps
         self.headline: tuple[str, ...] = ("loss", "nll_per_token")
         self.before: LanguageModel | None = None  # the reference, where there is one
@@ -127,87 +129,93 @@ def sft(args: Sequence[str]) -> dict[str, Any]:
     """`qx sft DATA`."""
     options = parse(Sft, args, "qx sft")
     job = prepare_sft(options)
-    _, result = start(job, to_tree(options), options)
+    _, result = start(job, settled(options), options)
     show(job, result)
     return result
 
 
 def prepare_sft(options: Sft) -> LanguageJob:
     """The job of `qx sft`, before anything is written."""
-    device = device_of(options)
-    at_least(1, examples=options.examples, steps=options.train.steps, batch_size=options.train.batch_size)
+    inputs: tuple[Path, ...] = ()
     if options.data == "mazes":
         walks = mazes.demonstrations(options.seed, options.examples)
         found = [Example(text, moves) for text, moves in walks]
         tokenizer = CharacterTokenizer(mazes.ALPHABET)
     else:
+        inputs = (Path(options.data),)
         found = read_examples(Path(options.data))
         tokenizer = CharacterTokenizer.of(text for example in found for text in (example.prompt, example.completion))
     data = encode(tokenizer, [e.prompt for e in found], [e.completion for e in found])
-    model = options.model.make(tokenizer.size, streams.generator(options.seed, "weights"))
-    trainer = Trainer(
-        model, SFT(), data, options.train, seed=options.seed, accelerator=Accelerator(cpu=device.type == "cpu")
-    )
-    return LanguageJob("sft", Path(options.data).stem, trainer, tokenizer, options.seed)
+    with asked("the model"):
+        model = options.model.make(tokenizer.size, streams.generator(options.seed, "weights"))
+    trainer = _trainer(model, SFT(), data, data.tokens, options)
+    return LanguageJob("sft", inputs, Path(options.data).stem, trainer, tokenizer)
 
 
 def reopen_sft(run: Run, common: Common) -> LanguageJob:
     """The job of a run of `qx sft`."""
-    options = from_tree(Sft, run.config)
-    return prepare_sft(dataclasses.replace(options, device=common.device))
+    return prepare_sft(dataclasses.replace(from_tree(Sft, run.config), device=common.device))
 
 
 def dpo(args: Sequence[str]) -> dict[str, Any]:
     """`qx dpo PAIRS --model RUN`."""
     options = parse(Dpo, args, "qx dpo")
-    job, digest = prepare_dpo(options)
-    absolute = dataclasses.replace(options, pairs=options.pairs.resolve(), model=options.model.resolve())
-    _, result = start(job, {**to_tree(absolute), "digest": digest}, options)
+    job = prepare_dpo(options)
+    _, result = start(job, settled(options), options)
     show(job, result)
     return result
 
 
-def prepare_dpo(options: Dpo) -> tuple[LanguageJob, str]:
-    """The job of `qx dpo`, before anything is written, and a digest of its pairs."""
-    device = device_of(options)
-    at_least(1, steps=options.train.steps, batch_size=options.train.batch_size)
+def prepare_dpo(options: Dpo) -> LanguageJob:
+    """The job of `qx dpo`, before anything is written."""
     choose("loss", options.loss, LOSSES)
     found = pair_files.read(options.pairs)
     model, tokenizer = load(options.model)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
-    data = preference.prepare(reference.to(device), tokenizer, found)
+    data = preference.prepare(reference.to(device_of(options)), tokenizer, found)
     objective = preference.DPO(LOSSES[options.loss], options.beta, options.anchor)
-    trainer = Trainer(
-        model, objective, data, options.train, seed=options.seed, accelerator=Accelerator(cpu=device.type == "cpu")
-    )
-    job = LanguageJob("dpo", options.pairs.stem, trainer, tokenizer, options.seed)
+    trainer = _trainer(model, objective, data, data.sides.tokens, options)
+    job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)
     job.headline, job.before = ("loss", "rewards/accuracies", "rewards/margins"), reference
-    return job, hashlib.blake2b(options.pairs.read_bytes(), digest_size=16).hexdigest()
-
-
-def load(folder: Path) -> tuple[LanguageModel, CharacterTokenizer]:
-    """The model of a run, or of its `model/` folder. Raises ModelError, TokenizerError."""
-    inner = folder / "model" if (folder / "model").is_dir() else folder
-    return LanguageModel.load(inner), CharacterTokenizer.load(inner / "tokenizer.json")
+    return job
 
 
 def reopen_dpo(run: Run, common: Common) -> LanguageJob:
-    """The job of a run of `qx dpo`. Raises UsageError when its pairs have changed since."""
-    config = dict(run.config)
-    written = config.pop("digest", None)
-    options = from_tree(Dpo, config)
-    job, digest = prepare_dpo(dataclasses.replace(options, device=common.device))
-    if digest != written:
-        raise UsageError(
-            f"{options.pairs}: has changed since {run.path} was begun; the run cannot go on with other pairs"
-        )
-    return job
+    """The job of a run of `qx dpo`."""
+    return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
+
+
+def settled(options: Sft | Dpo) -> dict[str, Any]:
+    """The configuration as it is kept: paths absolute, so that a run goes on from any directory."""
+    if isinstance(options, Dpo):
+        return to_tree(dataclasses.replace(options, pairs=options.pairs.resolve(), model=options.model.resolve()))
+    data = options.data if options.data == "mazes" else str(Path(options.data).resolve())
+    return to_tree(dataclasses.replace(options, data=data))
+
+
+def _trainer(model: LanguageModel, objective: Objective, data: Data, tokens: Tensor, options: Sft | Dpo) -> Trainer:
+    """Raises UsageError for texts that the model's positions do not reach."""
+    longest, reach = tokens.shape[1], model.transformer.arguments["length"]
+    if isinstance(reach, int) and longest > reach:
+        raise UsageError(f"--length {reach}: expected at least {longest}, the tokens of the longest text")
+    accelerator = Accelerator(cpu=device_of(options).type == "cpu")
+    return Trainer(model, objective, data, options.train, seed=options.seed, accelerator=accelerator)
+
+
+def folder_of(run: Path) -> Path:
+    """The saved model of a run, or the folder itself where it is one."""
+    return run / "model" if (run / "model").is_dir() else run
+
+
+def load(run: Path) -> tuple[LanguageModel, CharacterTokenizer]:
+    """The model of a run, or of its `model/` folder. Raises ModelError, TokenizerError."""
+    folder = folder_of(run)
+    return LanguageModel.load(folder), CharacterTokenizer.load(folder / "tokenizer.json")
 
 
 def pairs(args: Sequence[str]) -> dict[str, Any]:
     """`qx pairs check FILE`, `qx pairs mazes FILE`."""
     options = parse(Pairs, args, "qx pairs")
-    at_least(1, count=options.count)
     if options.action == "mazes":
         if options.file.exists():
             raise UsageError(f"{options.file}: exists already; name a file to make")
@@ -219,9 +227,12 @@ def pairs(args: Sequence[str]) -> dict[str, Any]:
         options.file.parent.mkdir(parents=True, exist_ok=True)
         pair_files.write(options.file, made)
         console.out.print(f"{len(made)} pairs written to {options.file}", soft_wrap=True)
+        if len(made) < options.count:
+            console.err.print(f"[dim]fewer than the {options.count} asked for: the model makes too few mistakes")
         return {"pairs": len(made), "file": str(options.file)}
     findings = pair_files.check(options.file)
     result = {k: v for k, v in dataclasses.asdict(findings).items() if k != "first"}
+    write_result(options, result)
     rows = [
         [name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)]
         for name, value in result.items()

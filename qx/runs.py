@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from lab import checkpoint, console
 from lab.run import Run, plain
 from qx import agents, diffusion, preferences
-from qx.jobs import Job, carry_on, show
+from qx.jobs import Job, carry_on, show, write_result
 from qx.usage import Common, Lasting, UsageError, parse
 
 JOBS: dict[str, Callable[[Run, Common], Job]] = {
@@ -43,6 +45,8 @@ class Evaluate(Common):
 def resume(args: Sequence[str]) -> dict[str, Any]:
     """`qx resume RUN`."""
     options = parse(Resume, args, "qx resume")
+    if options.out is not None:
+        raise UsageError(f"--out {options.out}: a run goes on in its own directory, {options.run}")
     run = Run.open(options.run)
     job = reopen(run, options)
     result = carry_on(job, run, options.save_every)
@@ -62,6 +66,7 @@ def evaluate(args: Sequence[str]) -> dict[str, Any]:
             f"[dim]the run stopped at step {found.step} of {job.total}; `qx resume {run.path}` finishes it"
         )
     result = plain({**job.evaluate(), "run": str(run.path), "step": found.step})
+    write_result(options, result)
     show(job, result)
     return result
 
@@ -70,4 +75,16 @@ def reopen(run: Run, common: Common) -> Job:
     """The job that made this run. Raises UsageError for a command that leaves nothing to go on with."""
     if run.command not in JOBS:
         raise UsageError(f"{run.path}: made by `qx {run.command}`, which trains nothing; expected {', '.join(JOBS)}")
-    return JOBS[run.command](run, common)
+    if common.seed not in (0, run.seed):
+        raise UsageError(f"--seed {common.seed}: the run in {run.path} has its own seed, {run.seed}")
+    device = run.header["device"] if common.device == "auto" else common.device
+    if device != run.header["device"]:
+        console.err.print(f"[dim]the run was on {run.header['device']}: on {device} it does not go on bit for bit")
+    torch.set_num_threads(run.header["threads"])  # sums are rounded in another order on another number of threads
+    try:
+        return JOBS[run.command](run, dataclasses.replace(common, device=device))
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{run.path / 'config.json'}: its configuration does not fit this version ({reason})"
+        ) from None

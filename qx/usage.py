@@ -8,18 +8,17 @@ import difflib
 import io
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import tyro
 
+from qx.limits import UsageError as UsageError
+from qx.limits import check
+
 T = TypeVar("T")
-
-
-class UsageError(ValueError):
-    """The request was wrong; the message says what and where, in one line."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,24 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(args), prog=prog, config=config, **given)
+            found = tyro.cli(kind, args=list(args), prog=prog, config=config, **given)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_one_line(said.getvalue(), prog)) from None
+    check(found)
+    return found
+
+
+@contextlib.contextmanager
+def asked(what: str) -> Iterator[None]:
+    """What a constructor refuses here was asked for: a plain ValueError becomes a UsageError, in one line."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise  # a refusal with a name of its own says enough
+        raise UsageError(f"{what}: {' '.join(str(error).split())}") from None
 
 
 def _one_line(box: str, prog: str) -> str:
@@ -81,13 +93,6 @@ def choose(what: str, name: str, among: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
     raise UsageError(f"unknown {what} {name!r}; {hint}")
-
-
-def at_least(least: int, **flags: int) -> None:
-    """Raises UsageError for the first of `flags` that is below `least`."""
-    for name, value in flags.items():
-        if value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
 
 
 def to_tree(value: Any) -> Any:

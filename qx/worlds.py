@@ -12,7 +12,8 @@ import tyro
 import envs
 from envs import render
 from lab import console, plots
-from lab.run import plain, write_json
+from lab.run import plain
+from qx.jobs import write_result
 from qx.usage import Common, UsageError, parse
 from rl import dp
 
@@ -48,7 +49,7 @@ class Solve(Common):
 
 def worlds(args: Sequence[str]) -> dict[str, Any]:
     """`qx worlds`."""
-    parse(Worlds, args, "qx worlds")
+    options = parse(Worlds, args, "qx worlds")
     found: list[dict[str, Any]] = []
     for name in envs.names():
         world = table_world(name, {})
@@ -79,6 +80,7 @@ def worlds(args: Sequence[str]) -> dict[str, Any]:
     console.out.print(
         "[dim]a TOML file of your own and Gymnasium ids (FrozenLake-v1, CartPole-v1) work wherever a name does"
     )
+    write_result(options, {"worlds": found})
     return {"worlds": found}
 
 
@@ -101,8 +103,7 @@ def solve(args: Sequence[str]) -> dict[str, Any]:
         console.out.print(_map(world, result["values"], result["policy"]), markup=False, soft_wrap=True)
     console.out.print(f"optimal return {optimal:.6f}")
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "result.json", result)
+        write_result(options, result)
         if world.layout is not None:
             made, (ax,) = plots.figure()
             title = f"{world.name}: optimal values, gamma {gamma:g}"

@@ -41,7 +41,12 @@ class ModelConfig:
     """The longest text in tokens, which only learned positions are bound by."""
 
     def make(self, vocabulary: int, generator: torch.Generator) -> LanguageModel:
-        """A new model of this size over `vocabulary` tokens, its weights drawn from `generator`."""
+        """A new model of this size over `vocabulary` tokens, its weights drawn from `generator`.
+
+        Raises ValueError when the heads do not divide the width.
+        """
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, which {self.heads} heads do not divide")
         transformer = build(
             lambda: Transformer(
                 vocabulary=vocabulary,

@@ -50,7 +50,7 @@ def test_a_taken_directory_is_refused(tmp_path: Path) -> None:
         ('{"format": 2}', "run format 2; this version of quincunx reads format 1"),
         ("{", "not readable as JSON"),
         ("[]", "run format None"),
-        ('{"format": 1, "command": "train"}', "lacks config, seed"),
+        ('{"format": 1, "command": "train"}', "config, seed, device, inputs, threads missing"),
     ],
 )
 def test_a_foreign_directory_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -29,8 +29,8 @@ COMMANDS = {
     "dqn": ["train", "dqn", "FrozenLake-v1", "--steps", "6000", "--replicas", "2"],
     "dqn on Gymnasium": ["train", "dqn", "CartPole-v1", "--steps", "6000", "--replicas", "2"],
     "diffuse": ["diffuse", "digits", "--steps", "150", "--batch-size", "32", "--width", "16"],
-    "sft": ["sft", "mazes", "--steps", "150", "--batch-size", "32", "--examples", "500", *SMALL_MODEL],
-    "dpo": ["dpo", "PAIRS", "--model", "MODEL", "--steps", "150", "--batch-size", "16"],
+    "sft": ["sft", "mazes", "--steps", "300", "--batch-size", "32", "--examples", "500", *SMALL_MODEL],
+    "dpo": ["dpo", "PAIRS", "--model", "MODEL", "--steps", "300", "--batch-size", "16"],
 }
 
 
@@ -54,6 +54,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(what: str, made: di
     first = checkpoint.steps(cut / "checkpoint")[-1]
     assert 0 < first < total, "killed too late: make the run longer"
     kill_while_it_trains(cut, first, moments[1], "resume", str(cut), "--save-every", "0.1")
+    assert not (cut / "result.json").exists(), "killed too late: make the run longer"
     qx("resume", str(cut))
     same_end(whole, cut, f"killed {moments} s after a checkpoint, first at step {first} of {total}")
 

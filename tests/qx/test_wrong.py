@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from qx.main import main
 
@@ -16,7 +17,8 @@ SMALL = ["--steps", "4", "--batch-size", "4"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """An empty working directory, on a machine without CUDA."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -34,17 +36,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(args: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a wrong request is answered with, after checking that nothing was written."""
-    before = sorted(here.rglob("*"))
+    before = contents(here)
     capsys.readouterr()
     assert main(args) == 2
     said = capsys.readouterr()
-    assert sorted(here.rglob("*")) == before
+    assert contents(here) == before
     lines = [line for line in said.err.splitlines() if line.strip()]
     assert len(lines) == 1, said.err
     assert lines[0].startswith("qx: ")
     assert "Traceback" not in said.err + said.out
     assert said.out == ""
     return lines[0]
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """Every path below the folder, and what its files hold."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(
@@ -62,8 +69,20 @@ def refused(args: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["train", "dqn", "zhao-5x5", "--steps", "many"], ["--steps", "many"]),
         (["train", "dqn", "zhao-5x5", "--replicas", "0"], ["--replicas 0", "at least 1"]),
         (["train", "dqn", "zhao-5x5", "--steps", "0"], ["--steps 0", "at least 1"]),
+        (["train", "dqn", "zhao-5x5", "--report-every", "0"], ["--report-every 0", "at least 1"]),
+        (["train", "dqn", "zhao-5x5", "--capacity", "4"], ["--capacity 4", "8 worlds"]),
+        (["train", "dqn", "zhao-5x5", "--target-every", "0"], ["--target-every 0", "at least 1"]),
+        (["train", "dqn", "zhao-5x5", "--hidden", "0"], ["--hidden 0", "at least 1"]),
+        (["train", "dqn", "zhao-5x5", "--learning-rate", "-1"], ["--learning-rate -1", "more than 0"]),
+        (["train", "q-learning", "zhao-5x5", "--epsilon", "5"], ["--epsilon 5", "at most 1"]),
+        (["train", "q-learning", "zhao-5x5", "--device", "cuda"], ["--device cuda"]),
+        (["diffuse", "digits", "--ema", "2"], ["--ema 2", "less than 1"]),
+        (["diffuse", "digits", "--width", "10"], ["network", "10"]),
+        (["diffuse", "digits", "--shape", "3", "4", "4"], ["--shape", "follow from the data"]),
+        (["sft", "mazes", "--examples", "9", "--width", "30", "--heads", "4"], ["model", "30"]),
+        (["sft", "mazes", "--examples", "9", "--positions", "learned", "--length", "5"], ["--length 5", "at least"]),
         (["train", "dqn", "zhao-5x5", "--observation", "plane"], ["plane", "planes"]),
-        (["solve", "zhao-5x5", "--gamma", "1.5"], ["--gamma 1.5", "from 0 to 1"]),
+        (["solve", "zhao-5x5", "--gamma", "1.5"], ["--gamma 1.5", "at most 1"]),
         (["solve", "zhao-5x5", "--set", "reward.forbiden=-1"], ["forbiden", "forbidden"]),
         (["solve", "zhao-5x5", "--set", "reward"], ["--set reward", "KEY=VALUE"]),
         (["diffuse", "digit"], ["unknown data set 'digit'", "'digits'"]),
@@ -172,6 +191,93 @@ def test_a_damaged_model_is_refused(
     weights = copy / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "model.safetensors" in refused(["sample", str(copy), "--out", str(here / "s")], here, capsys)
+
+
+def test_an_out_that_is_a_file(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "taken").write_text("mine")
+    for args in (["train", "dqn", "zhao-5x5"], ["solve", "zhao-5x5"], ["sample", str(runs / "diffuse")]):
+        assert "taken is a file" in refused([*args, "--out", "taken"], here, capsys)
+        assert "taken is a file" in refused([*args, "--out", "taken/deeper"], here, capsys)
+
+
+def test_a_wrong_demo_leaves_the_earlier_one_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "d").mkdir()
+    (here / "d" / "demo.json").write_text('{"not": "ours"}')
+    assert "not an earlier demo" in refused(["demo", "--out", "d"], here, capsys)
+    (here / "d" / "demo.json").write_text('{"quincunx": "demo"}')
+    assert "--device cuda" in refused(["demo", "--out", "d", "--device", "cuda"], here, capsys)
+
+
+def test_a_run_does_not_go_on_with_other_inputs(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind of file that a run reads: a world, demonstrations, pairs, a model."""
+    (here / "w.toml").write_text(GRID.format(map="S..\n.#.\n..G"))
+    (here / "d.jsonl").write_text(json.dumps({"prompt": "ab", "completion": "ba"}) + "\n")
+    (here / "p.jsonl").write_text(json.dumps({"prompt": "S..G\n", "chosen": "RRR", "rejected": "RR"}) + "\n")
+    _copy(runs / "sft", here / "m")
+    dpo = ["dpo", "p.jsonl", "--model", "m", "--steps", "2", "--batch-size", "1"]
+    made = {
+        "w.toml": ["train", "q-learning", "w.toml", "--steps", "200", "--out", "tw"],
+        "d.jsonl": ["sft", "d.jsonl", "--steps", "2", "--width", "16", "--depth", "1", "--heads", "2", "--out", "ts"],
+        "p.jsonl": [*dpo, "--out", "tp"],
+        "m/model/model.safetensors": [*dpo, "--out", "tm"],
+    }
+    for args in made.values():
+        assert main(args) == 0
+    monkeypatch.chdir(runs)  # a run goes on from any directory
+    for args in made.values():
+        assert main(["resume", str(here / args[-1])]) == 0
+    for name, args in made.items():
+        before = (here / name).read_bytes()
+        (here / name).write_bytes(before + b" ")
+        assert "has changed since the run" in refused(["resume", str(here / args[-1])], here, capsys)
+        (here / name).unlink()
+        line = refused(["resume", str(here / args[-1])], here, capsys)
+        assert "is gone" in line or "has changed" in line
+        (here / name).write_bytes(before)
+
+
+def test_resume_takes_device_threads_and_seed_from_the_run(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copy = tmp_path_factory.mktemp("seed") / "train"
+    _copy(runs / "train", copy)
+    header = json.loads((copy / "config.json").read_text())
+    assert (header["device"], header["seed"], header["threads"]) == ("cpu", 0, torch.get_num_threads())
+    assert "has its own seed, 0" in refused(["resume", str(copy), "--seed", "7"], copy, capsys)
+    assert "in its own directory" in refused(["resume", str(copy), "--out", str(here / "x")], copy, capsys)
+    (copy / "config.json").write_text(json.dumps({**header, "config": {}}))
+    assert "does not fit this version" in refused(["resume", str(copy)], copy, capsys)
+    (copy / "config.json").write_text(json.dumps({**header, "config": None}))
+    assert "config missing" in refused(["resume", str(copy)], copy, capsys)
+
+
+def test_work_that_fails_is_one_line_and_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["train", "dqn", "zhao-5x5", "--learning-rate", "1e30", "--steps", "3000", "--replicas", "1", "--out", "r"]
+    assert main(args) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qx: ")]
+    assert len(lines) == 1
+    assert "is not finite at step" in lines[0]
+    assert not (here / "r" / "result.json").exists()
+
+
+def test_a_finished_run_resumes_to_the_same_result(
+    runs: Path, here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copy = tmp_path_factory.mktemp("again") / "train"
+    _copy(runs / "train", copy)
+    found = [json.loads((copy / "result.json").read_text())]
+    assert main(["resume", str(copy)]) == 0
+    found.append(json.loads((copy / "result.json").read_text()))
+    first, second = ({k: v for k, v in one.items() if k not in ("seconds", "run")} for one in found)
+    assert first == second
+
+
+def test_an_undiscounted_agent_is_measured_under_the_time_limit(here: Path) -> None:
+    args = ["train", "q-learning", "zhao-5x5", "--gamma", "1", "--steps", "200", "--replicas", "2", "--out", "r"]
+    assert main(args) == 0
+    assert (here / "r" / "report.png").exists()
 
 
 def test_the_last_line_of_output_is_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
