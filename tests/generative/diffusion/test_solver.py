@@ -13,7 +13,7 @@ from generative.diffusion.denoiser import Prediction, x0_coefficients
 from generative.diffusion.schedule import NoiseSchedule, cosine, linear
 from generative.diffusion.solver import Levels, SolverError, compile_solver
 from generative.diffusion.table import SolverTable, concatenate, idle, step
-from tests.oracles.gaussian import Gaussian, posterior
+from tests.oracles.gaussian import Gaussian, moments, posterior
 
 KINDS: dict[str, Prediction] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
@@ -193,6 +193,21 @@ def test_order_of_convergence_to_the_exact_probability_flow(compiler: Any, order
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(order, abs=0.15)
     assert errors[-1] < 10.0 ** (-1.5 * order)
+
+
+def test_ddpm_converges_to_the_exact_moments_with_order_one() -> None:
+    """A stochastic solver has no path to compare: its order is that of the moments it draws (weak convergence)."""
+    data = Gaussian(torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([[0.5, 0.3], [0.3, 0.4]]).double())
+    counts, errors = [64, 128, 256, 512], []
+    for steps in counts:
+        path = exact_path(steps, -8.0, 3.0)  # from so much noise that starting at N(0, I) is no error
+        mean, covariance = moments(solver.ddpm(path, "x0"), path.alphas[:-1], path.sigmas[:-1], data)
+        alpha, sigma = path.alphas[-1], path.sigmas[-1]
+        expected = alpha**2 * data.covariance + sigma**2 * torch.eye(2, dtype=torch.float64)
+        errors.append(max((mean - alpha * data.mean).abs().max().item(), (covariance - expected).abs().max().item()))
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(1, abs=0.15)
+    assert errors[-1] < 0.03
 
 
 def test_predictions_determine_the_same_data() -> None:
