@@ -75,6 +75,13 @@ class TabularMDP:
         """r(s, a) = sum over k of prob reward (Sutton & Barto 2018, eq. 3.5)."""
         return (self.prob * self.reward).sum(-1)
 
+    def lived(self) -> Bool[Tensor, "S"]:
+        """States in which something is decided: an episode begins there, or enters and goes on."""
+        own = torch.arange(self.states).view(-1, 1, 1)
+        lived = self.start > 0
+        lived[self.next_state[(self.prob > 0) & ~self.terminated & (self.next_state != own)].long()] = True
+        return lived
+
 
 def lift(env: gymnasium.Env[Any, Any]) -> TabularMDP:
     """The MDP of a Gymnasium environment that exposes its dynamics as `P[s][a] = [(prob, next, reward, terminated)]`.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -87,7 +86,7 @@ def _cells(
     framed = np.zeros(layout.look.shape, bool)
     state = layout.state.numpy()
     if values is not None:
-        alive = (state >= 0) & _lived(world)[state]
+        alive = (state >= 0) & world.mdp.lived().numpy()[state]
         number = values.detach().cpu().double().numpy()[state]
         low, high = number[alive].min(), number[alive].max()
         scale = Normalize(low, high if high > low else low + 1)
@@ -117,7 +116,7 @@ def _numbers(
     lifted: bool,
 ) -> None:
     """Write the value of every state in which something is decided."""
-    lived = _lived(world)
+    lived = world.mdp.lived().numpy()
     largest = max((abs(v) for v, here in zip(values.tolist(), lived, strict=True) if here), default=0.0)
     digits = 1 if largest >= 1.995 else 2
     for s, ((r, c), value) in enumerate(zip(layout.cell.tolist(), values.tolist(), strict=True)):
@@ -138,7 +137,7 @@ def _arrows(
     lowered: bool,
 ) -> None:
     """An arrow for each action, as long as it is likely."""
-    lived = _lived(world)
+    lived = world.mdp.lived().numpy()
     probs = policy.detach().cpu().double()
     if probs.ndim == 1:
         probs = one_hot(policy.detach().cpu().long(), world.actions).double()
@@ -173,12 +172,3 @@ def _write(ax: Axes, x: float, y: float, words: str, fill: Any, size: float, *, 
 def _ink(fill: Any) -> str:
     luminance = float(np.dot(fill, (0.299, 0.587, 0.114)))
     return INK if luminance > LIGHT else PAPER
-
-
-def _lived(world: World) -> Bool[np.ndarray, "S"]:
-    """States in which something is decided: an episode begins there, or enters and goes on; [S]."""
-    mdp = world.mdp
-    own = torch.arange(mdp.states).view(-1, 1, 1)
-    lived = mdp.start > 0
-    lived[mdp.next_state[(mdp.prob > 0) & ~mdp.terminated & (mdp.next_state != own)].long()] = True
-    return lived.numpy()

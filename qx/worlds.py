@@ -116,9 +116,10 @@ def solve(args: Sequence[str]) -> dict[str, Any]:
 def _map(world: envs.World, values: list[Any], policy: list[Any]) -> str:
     """Value and arrow of each cell, walls as blocks: a line a row."""
     assert world.layout is not None
+    lived = in_map_order(world, world.mdp.lived().tolist())
     cells = [
-        "   ####  " if value is None else f"{value:8.2f}{ARROWS.get(action, ' ')}"
-        for value, action in zip(values, policy, strict=True)
+        "   ####  " if value is None else f"{value:8.2f}{ARROWS.get(action, ' ')}" if alive else f"{'end':>8} "
+        for value, action, alive in zip(values, policy, lived, strict=True)
     ]
     columns = world.layout.cols
     return "\n".join("".join(cells[i : i + columns]) for i in range(0, len(cells), columns))
