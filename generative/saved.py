@@ -41,6 +41,8 @@ def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
     no buffer that is not saved. Raises ModelError.
     """
     file = folder / "model.json"
+    if not file.is_file():
+        raise ModelError(f"{folder}: no saved {kind} here (it would hold model.json)")
     try:
         header = json.loads(file.read_bytes())
         version, found, description = header["format"], header["kind"], header["description"]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 out = Console(soft_wrap=False, highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -45,15 +45,16 @@ class Bar:
 def progress(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     """A progress bar on standard error; where that is no terminal, one line at the end instead."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
-    with Progress(*columns, console=err, refresh_per_second=4, disable=not err.is_terminal) as shown:
+    silent = not err.is_terminal
+    with Progress(*columns, console=err, refresh_per_second=4, disable=silent, expand=True) as shown:
         yield Bar(shown, label, total, start)
     if not err.is_terminal:
         sys.stderr.write(f"{label}: {total} done\n")

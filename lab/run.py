@@ -68,8 +68,10 @@ class Run:
             raise RunError(
                 f"{path}: a run stands here already; continue it with `qx resume {path}` or give another --out"
             )
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path}: is a file; --out wants a directory to make")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path}: is {'a folder that is not empty' if path.is_dir() else 'a file'}; give another --out"
+            )
         path.mkdir(parents=True, exist_ok=True)
         header = {
             "format": FORMAT,

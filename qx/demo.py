@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from lab import console
 from lab.page import Page
-from lab.run import write_json
+from lab.run import next_free, write_json
 from qx import agents, diffusion, preferences
 from qx.jobs import Job, device_of, start
 from qx.usage import Common, Lasting, UsageError, parse, to_tree
@@ -46,7 +45,9 @@ def demo(args: Sequence[str]) -> dict[str, Any]:
     if home.exists():
         if not _is_demo(home):
             raise UsageError(f"{home}: exists and is not an earlier demo; give another --out")
-        shutil.rmtree(home)
+        earlier = next_free(home.parent, f"{home.name}-earlier")
+        home.rename(earlier)
+        console.err.print(f"[dim]the earlier demo is now in {earlier}")
     home.mkdir(parents=True)
     write_json(home / MARK, {"quincunx": "demo"})
     began = time.monotonic()
@@ -63,7 +64,8 @@ def demo(args: Sequence[str]) -> dict[str, Any]:
     page.table(["job", "measured", "to compare", "seconds"], rows)
     page.text(f"{seconds:.0f} seconds in all, seed {options.seed}. Every run stands beside this page.")
     path = page.write(home / "index.html")
-    console.table("demo", ["job", "measured", "to compare", "seconds"], rows)
+    console.table("demo", ["job", "measured", "to compare", "s"], rows)
+    console.out.print("[dim]agents: interquartile mean of the greedy policies' returns and its 95% interval")
     console.out.print(f"\n{seconds:.0f} seconds in all. The pictures: [bold]{path.resolve()}[/]", soft_wrap=True)
     return {"page": str(path), "seconds": round(seconds, 1), "rows": [list(row) for row in rows]}
 
@@ -89,8 +91,10 @@ def _agents(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, 
         page.pictures(((home / f"{agent}-{world}" / "report.png").read_bytes(), words))
         low, high = result["ci95"]
         optimum = result["optimal_return"]
-        against = f"{optimum:.3f} exact optimum" if optimum is not None else "500 at most"
-        rows.append((f"{agent} on {world}", f"{result['iqm']:.3f} [{low:.3f}, {high:.3f}]", against, _seconds(result)))
+        against = f"{optimum:.3f} exact" if optimum is not None else "500 at most"
+        form = "{:.3f} [{:.3f}, {:.3f}]" if optimum is not None else "{:.0f} [{:.0f}, {:.0f}]"
+        measured = form.format(result["iqm"], low, high)
+        rows.append((f"{agent}, {world}", measured, against, _seconds(result)))
     return rows
 
 
@@ -107,8 +111,8 @@ def _diffusion(home: Path, options: Demo, page: Page) -> list[tuple[str, str, st
     page.pictures(((folder / "report.png").read_bytes(), "Real digits, samples (one class a row), and the loss"))
     film = (folder / "denoising.gif").read_bytes()
     page.pictures((film, "Noise becomes digits: twenty requests in one batch, 50 steps of DDIM"), pixel=True)
-    judge = f"{result['judge_accuracy']:.1%} of real ones"
-    return [("diffusion of digits", f"{result['recognised']:.1%} recognised", judge, _seconds(result))]
+    judge = f"{result['judge_accuracy']:.1%} of real digits"
+    return [("diffusion, digits", f"{result['recognised']:.1%} recognised", judge, _seconds(result))]
 
 
 def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, str]]:
@@ -128,13 +132,17 @@ def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, 
     job = preferences.prepare_dpo(tuned)
     second = _run(job, preferences.settled(tuned), tuned, home / "dpo")
     page.pictures(((home / "dpo" / "report.png").read_bytes(), "Implicit rewards, accuracy, and what came of it"))
-    page.pictures(((home / "dpo" / "walks.png").read_bytes(), "Mazes never seen, walked before and after"))
-    before = f"{second['before']['success']:.1%} before, after SFT alone"
-    ways = f"{second['before']['optimal']:.1%} before"
+    page.pictures(
+        (
+            (home / "dpo" / "walks.png").read_bytes(),
+            "Mazes never seen, before and after: four of those that changed for the better",
+        )
+    )
+    before = second["before"]
     return [
-        ("SFT on mazes", f"{first['success']:.1%} reach the goal", "", _seconds(first)),
-        ("DPO on mazes", f"{second['success']:.1%} reach the goal", before, _seconds(second)),
-        ("", f"{second['optimal']:.1%} of these by a shortest way", ways, ""),
+        ("SFT, mazes", f"{first['success']:.1%} arrive", "", _seconds(first)),
+        ("DPO, mazes", f"{second['success']:.1%} arrive", f"{before['success']:.1%} before", _seconds(second)),
+        ("DPO, shortest ways", f"{second['optimal']:.1%} of these", f"{before['optimal']:.1%} before", ""),
     ]
 
 

@@ -18,6 +18,7 @@ from generative.diffusion.data import Split, digits
 from generative.diffusion.metrics import Judge
 from generative.diffusion.pictures import grid, save_gif, save_png
 from generative.diffusion.pipeline import DiffusionConfig, Pipeline
+from generative.diffusion.request import RequestError
 from generative.diffusion.solver import SOLVERS
 from generative.train import TrainConfig, Trainer
 from lab import console, plots, streams
@@ -61,7 +62,7 @@ class Sample(Common):
     steps: int = 20
     """Network calls an image. More are slower and nearer to the exact solution."""
     guidance: float = GUIDANCE
-    """1 draws from the data; larger draws more typical images of the class, with less variety."""
+    """1 draws from the data; larger draws more typical images of the class, with less variety; 0 ignores the class."""
     rows: int = 64
     """Network rows in one call; a guided image takes two. More use the machine better."""
 
@@ -169,7 +170,10 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     engine = pipeline.engine(options.rows)
     with console.progress("sampling", options.n) as bar:
         done = iter(range(options.n))
-        images = engine.sample(requests, lambda n: _count(bar, done, n))
+        try:
+            images = engine.sample(requests, lambda n: _count(bar, done, n))
+        except RequestError as error:  # all requests are alike, so its number says nothing
+            raise UsageError(str(error).partition(": ")[2] or str(error)) from None
     out = options.out or options.run / "samples"
     out.mkdir(parents=True, exist_ok=True)
     columns = classes if classes is not None and options.label is None else max(1, int(options.n**0.5))

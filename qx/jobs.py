@@ -132,7 +132,7 @@ def drive(job: Job, run: Run, save_every: float) -> None:
     """Train to the end: log some 400 times, checkpoint now and then and at the end, stop at a loss that is NaN."""
     every, watched = max(1, job.total // 400), max(1, job.total // 40)
     trainer, saved, previous = job.trainer, time.monotonic(), job.trainer.step
-    with console.progress(job.name, job.total, previous) as bar:
+    with console.progress(f"{job.command} {job.name}", job.total, previous) as bar:
         for step, metrics in trainer.run():
             watch = step // watched != previous // watched or step == job.total
             if watch or step // every != previous // every:

@@ -17,6 +17,7 @@ from lab.run import Run
 
 HELD_OUT = 1000  # mazes; the same for every model, whatever the seed of its run
 LONGEST = 40  # moves a model may make
+LABEL = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none"}
 SHOWN = 4  # mazes in the picture
 
 
@@ -102,7 +103,9 @@ def _walks(run: Run, after: LanguageModel, before: LanguageModel | None, tokeniz
             ax = axes[row * SHOWN + column]
             verdict = mazes.judge(texts[i], found[i])
             _maze(ax, texts[i], found[i])
-            words = f"{verdict.length} moves (shortest {verdict.shortest})" if verdict.valid else "fails"
+            words = f"{verdict.length} moves (shortest {verdict.shortest})"
+            if not verdict.valid:
+                words = "into a wall" if _path(texts[i], found[i])[1] else "misses the goal"
             ax.set_title(
                 f"{when}: {words}" if when else words, fontsize=7.5, color="#3a8f5c" if verdict.optimal else "#b83a4b"
             )
@@ -121,19 +124,30 @@ def _maze(ax: Axes, text: str, moves: str) -> None:
     ax.imshow(np.where(walls[..., None], (0.20, 0.26, 0.33), (0.95, 0.96, 0.97)))
     ax.set(xticks=np.arange(-0.5, len(rows[0])), yticks=np.arange(-0.5, len(rows)), xticklabels=[], yticklabels=[])
     ax.tick_params(length=0)
-    cells = [mazes.Maze(text).start]
+    for side in ax.spines.values():
+        side.set(visible=True, color=plots.GRID)
+    cells, hit = _path(text, moves)
+    y, x = np.array(cells, dtype=float).T
+    ax.plot(x, y, color=plots.COLOURS[1], linewidth=2.4, solid_capstyle="round", solid_joinstyle="round")
+    if hit is not None:
+        ax.plot(hit[1], hit[0], "x", color=plots.COLOURS[4], markersize=9, markeredgewidth=2.4)
+    for (row, column), mark, colour in (
+        (mazes.Maze(text).start, "S", plots.COLOURS[0]),
+        (mazes.Maze(text).goal, "G", "#3a8f5c"),
+    ):
+        ax.text(column, row, mark, ha="center", va="center", weight="bold", color=colour, bbox=LABEL)
+    ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.4, -0.6))
+
+
+def _path(text: str, moves: str) -> tuple[list[mazes.Cell], mazes.Cell | None]:
+    """The cells of a walk up to what is no move or leaves the map, and the first of them that is a wall."""
+    maze = mazes.Maze(text)
+    rows = text.splitlines()
+    floor, cells = maze.floor(), [maze.start]
     for move in moves:
         if move not in mazes.MOVES:
             break
         cells.append(mazes.step(cells[-1], move))
         if not (0 <= cells[-1][0] < len(rows) and 0 <= cells[-1][1] < len(rows[0])):
             break
-    drift = np.linspace(-0.12, 0.12, len(cells))  # so that a walk back over its own cells can be seen
-    y, x = np.array(cells, dtype=float).T
-    ax.plot(x + drift, y + drift, color=plots.COLOURS[1], linewidth=2.2, solid_capstyle="round")
-    for (row, column), mark, colour in (
-        (mazes.Maze(text).start, "S", plots.COLOURS[0]),
-        (mazes.Maze(text).goal, "G", "#3a8f5c"),
-    ):
-        ax.text(column, row, mark, ha="center", va="center", weight="bold", color=colour)
-    ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.4, -0.6))
+    return cells, next((cell for cell in cells if cell not in floor), None)

@@ -13,6 +13,7 @@ import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
+from generative import jsonl
 from generative.language import mazes
 from generative.language.examples import Example, read_examples
 from generative.language.model import LanguageModel, ModelConfig
@@ -171,6 +172,7 @@ def prepare_dpo(options: Dpo) -> LanguageJob:
     choose("loss", options.loss, LOSSES)
     found = pair_files.read(options.pairs)
     model, tokenizer = load(options.model)
+    _same_alphabet(options, tokenizer)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     data = preference.prepare(reference.to(device_of(options)), tokenizer, found)
     objective = preference.DPO(LOSSES[options.loss], options.beta, options.anchor)
@@ -183,6 +185,16 @@ def prepare_dpo(options: Dpo) -> LanguageJob:
 def reopen_dpo(run: Run, common: Common) -> LanguageJob:
     """The job of a run of `qx dpo`."""
     return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
+
+
+def _same_alphabet(options: Dpo, tokenizer: CharacterTokenizer) -> None:
+    """Raises UsageError for the first character of the pairs that the model does not know."""
+    for line, row in jsonl.lines(options.pairs, pair_files.COLUMNS):
+        for column, text in row.items() if isinstance(row, dict) else ():
+            foreign = next((character for character in text if character not in tokenizer.alphabet), None)
+            if foreign is not None:
+                known = f"the model in {options.model} knows {tokenizer.alphabet!r}"
+                raise UsageError(f"{options.pairs}:{line}: {column} holds {foreign!r}; {known}")
 
 
 def settled(options: Sft | Dpo) -> dict[str, Any]:

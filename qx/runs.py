@@ -49,7 +49,10 @@ def resume(args: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"--out {options.out}: a run goes on in its own directory, {options.run}")
     run = Run.open(options.run)
     job = reopen(run, options)
+    finished = (run.path / "result.json").exists()
     result = carry_on(job, run, options.save_every)
+    if finished:
+        console.err.print(f"[dim]the run in {run.path} was finished already; its result was computed again")
     show(job, result)
     return result
 

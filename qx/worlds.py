@@ -13,7 +13,7 @@ import envs
 from envs import render
 from lab import console, plots
 from lab.run import plain
-from qx.jobs import write_result
+from qx.jobs import device_of, write_result
 from qx.usage import Common, UsageError, parse
 from rl import dp
 
@@ -87,6 +87,7 @@ def worlds(args: Sequence[str]) -> dict[str, Any]:
 def solve(args: Sequence[str]) -> dict[str, Any]:
     """`qx solve WORLD`."""
     options = parse(Solve, args, "qx solve")
+    device_of(options)
     world = table_world(options.world, overrides(options.set))
     gamma = discount(options.gamma, world.discount)
     solution = dp.policy_iteration(world.mdp, gamma)
@@ -116,10 +117,11 @@ def solve(args: Sequence[str]) -> dict[str, Any]:
 def _map(world: envs.World, values: list[Any], policy: list[Any]) -> str:
     """Value and arrow of each cell, walls as blocks: a line a row."""
     assert world.layout is not None
+    glyphs = "".join(world.layout.glyphs)  # of a cell where nothing is decided: a goal, a hole, a cliff
     lived = in_map_order(world, world.mdp.lived().tolist())
     cells = [
-        "   ####  " if value is None else f"{value:8.2f}{ARROWS.get(action, ' ')}" if alive else f"{'end':>8} "
-        for value, action, alive in zip(values, policy, lived, strict=True)
+        "   ####  " if value is None else f"{value:8.2f}{ARROWS.get(action, ' ')}" if alive else f"{glyph:>8} "
+        for value, action, alive, glyph in zip(values, policy, lived, glyphs, strict=True)
     ]
     columns = world.layout.cols
     return "\n".join("".join(cells[i : i + columns]) for i in range(0, len(cells), columns))
