@@ -80,7 +80,9 @@ def _agents(home: Path, options: Demo, page: Page) -> list[tuple[str, str, str, 
     page.heading("1. Agents on grids")
     page.text(
         "Exact values by dynamic programming stand beside the learned ones. Curves are interquartile means over "
-        "replicas with a 95% bootstrap band; the dashed line is the exact optimum."
+        "replicas with a 95% bootstrap band; the dashed line is the exact optimum. In the maps amber frames are "
+        "forbidden cells that may be entered, green is the goal, a ring means to stay, and several arrows in a cell "
+        "are equally good."
     )
     rows = []
     for agent, world, words in AGENTS:

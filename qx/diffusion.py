@@ -30,6 +30,7 @@ DATA = {"digits": digits}
 DEFAULTS = TrainConfig(steps=1000, batch_size=128, learning_rate=2e-3, ema=0.995)
 NETWORK = DiffusionConfig()
 GUIDANCE = 1.5  # of the samples in the report
+LOOK = {"zoom": 6, "gap": 6, "background": 96}  # of a grid of images
 JUDGED = 500  # samples that the report's judge sees
 
 
@@ -117,12 +118,12 @@ class DiffuseJob:
         labels = [label for label in range(classes) for _ in range(10)]
         images = pipeline.sample(labels, seed=self.options.seed, guidance=GUIDANCE, steps=20)
         real = _by_class(self.data, 10)
-        save_png(grid(images, 10, zoom=5), run.path / "samples.png")
-        save_png(grid(real, 10, zoom=5), run.path / "real.png")
+        save_png(grid(images, 10, **LOOK), run.path / "samples.png")
+        save_png(grid(real, 10, **LOOK), run.path / "real.png")
         _film(pipeline, run, classes, self.options.seed)
         made, axes = plots.figure(1, 3, width=4.6, height=4.6)
         for ax, shown, title in ((axes[0], real, "real digits"), (axes[1], images, "samples, a class a row")):
-            ax.imshow(grid(shown, 10, zoom=5), cmap="gray", vmin=0, vmax=255)
+            ax.imshow(grid(shown, 10, **LOOK), cmap="gray", vmin=0, vmax=255)
             plots.label(ax, title)
             ax.set_axis_off()
         lines = run.metrics()
@@ -177,7 +178,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     out = options.out or options.run / "samples"
     out.mkdir(parents=True, exist_ok=True)
     columns = classes if classes is not None and options.label is None else max(1, int(options.n**0.5))
-    save_png(grid(images, columns, zoom=5), out / "samples.png")
+    save_png(grid(images, columns, **LOOK), out / "samples.png")
     np.savez(
         out / "samples.npz", images=images.cpu().numpy(), labels=np.array([-1 if i is None else i for i in labels])
     )
@@ -204,5 +205,5 @@ def _film(pipeline: Pipeline, run: Run, classes: int, seed: int) -> None:
     """`denoising.gif`: noise becoming one image of each class twice, all in one batch."""
     labels = [c for _ in range(2) for c in range(classes)]
     requests = pipeline.requests(labels, seed=seed, solver="ddim", steps=50, guidance=GUIDANCE)
-    frames = [grid(images, classes, zoom=6) for images in pipeline.frames(requests)]
+    frames = [grid(images, classes, **LOOK) for images in pipeline.frames(requests)]
     save_gif(frames, run.path / "denoising.gif")
