@@ -1,7 +1,6 @@
 """Our worlds as Gymnasium environments: both checkers pass without a warning, and the tables are the simulator's."""
 
 import copy
-import pickle
 import warnings
 
 import gymnasium
@@ -66,18 +65,17 @@ def test_seeds_reproduce_and_differ():
     assert walk(3) == walk(3) != walk(4)
 
 
-def test_copies_and_pickles_go_on_alike():
+def test_a_copy_goes_on_alike():
     env = GridWorldEnv("garden", observation="planes")
     env.reset(seed=5)
     for _ in range(9):
         env.step(1)
-    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    twin = copy.deepcopy(env)
     for _ in range(30):
         obs, *rest = env.step(2)
-        for twin in twins:
-            other, *same = twin.step(2)
-            np.testing.assert_array_equal(obs, other)
-            assert rest == same
+        other, *same = twin.step(2)
+        np.testing.assert_array_equal(obs, other)
+        assert rest == same
 
 
 def test_overrides_and_renders():
