@@ -93,7 +93,7 @@ def strangers(count: int) -> list[Request]:
 def test_a_sample_is_bit_for_bit_the_same_alone_or_among_63_strangers(unet: UNet) -> None:
     requests = strangers(64)
     together = fresh(unet, rows=64).sample(requests)
-    for i in (0, 13, 37, 63):
+    for i in range(64):
         assert torch.equal(fresh(unet, rows=64).sample([requests[i]])[0], together[i])
     assert len({tuple(x.flatten().tolist()) for x in together}) == 64
 
