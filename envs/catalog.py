@@ -144,6 +144,7 @@ def _layout(env: Any, mdp: TabularMDP) -> Layout | None:
     letters = letters.astype("U1")
     return Layout(
         glyphs=tuple("".join(row) for row in letters),
-        look=torch.tensor([[LOOKS.index(LIFTED_LOOKS.get(letter, "floor")) for letter in row] for row in letters]),
+        look=torch.tensor([[[LOOKS.index(LIFTED_LOOKS.get(letter, "floor")) for letter in row] for row in letters]]),
         cell=torch.from_numpy(np.argwhere(np.ones(letters.shape, bool))),
+        mode=torch.zeros(mdp.states, dtype=torch.int64),
     )

@@ -138,8 +138,9 @@ def build(grid: Grid, name: str) -> World:
         time_limit=grid.time_limit,
         layout=Layout(
             glyphs=grid.map,
-            look=torch.from_numpy(np.array([LOOKS.index(k.like) for k in grid.kinds.values()])[kind]),
+            look=torch.from_numpy(np.array([LOOKS.index(k.like) for k in grid.kinds.values()])[kind])[None],
             cell=torch.from_numpy(cell),
+            mode=torch.zeros(S, dtype=torch.int64),
         ),
         action_names=grid.actions,
         optimum=grid.optimum,

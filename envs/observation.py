@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
-from envs.layout import Layout
+from envs.layout import LOOKS, Layout
 
 PLANES = ("wall", "goal", "forbidden", "hole")
 LIMIT = 2**30  # numbers in a table: 4 GiB of float32
@@ -51,7 +51,7 @@ def planes(states: int, layout: Layout | None) -> Float32[Tensor, "S C H W"]:
     _check_size("planes", states, (1 + len(PLANES)) * layout.rows * layout.cols)
     table = torch.zeros(states, 1 + len(PLANES), layout.rows, layout.cols)
     table[torch.arange(states), 0, layout.cell[:, 0], layout.cell[:, 1]] = 1
-    table[:, 1:] = torch.stack([layout.shows(look) for look in PLANES])
+    table[:, 1:] = torch.stack([layout.look == LOOKS.index(look) for look in PLANES], 1)[layout.mode]
     return table
 
 

@@ -15,6 +15,9 @@ COLOURS = {
     "goal": "#3f9b63",
     "forbidden": "#f0a63c",
     "hole": "#1f3a5f",
+    "portal": "#8a6fc0",
+    "key": "#e8c84a",
+    "door": "#a0653a",
 }
 AGENT, PAPER = "#c8385a", "#ffffff"
 
@@ -33,7 +36,8 @@ def rgb_array(world: World, state: int | None = None, pixels: int = 32) -> UInt8
     """A picture of the map with the agent as a disc, `pixels` a cell. Raises ValueError without a map."""
     layout = layout_of(world)
     palette = np.array([rgb(COLOURS[look]) for look in LOOKS])
-    picture = palette[layout.look.numpy()].repeat(pixels, 0).repeat(pixels, 1)  # [H, W, 3], in [0, 1]
+    look = layout.look[0 if state is None else layout.mode[state]]
+    picture = palette[look.numpy()].repeat(pixels, 0).repeat(pixels, 1)  # [H, W, 3], in [0, 1]
     line = 0.88 * picture  # between the cells
     picture[::pixels], picture[:, ::pixels] = line[::pixels], line[:, ::pixels]
     if state is not None:

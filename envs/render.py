@@ -82,8 +82,8 @@ def _cells(
     ax: Axes, world: World, layout: Layout, values: Tensor | None, inches: float
 ) -> Float[np.ndarray, "rows cols 3"]:
     """Draw the cells; returns the fill of each, [rows, cols, 3]."""
-    fills = np.array([rgb(COLOURS[look]) for look in LOOKS])[layout.look.numpy()]
-    framed = np.zeros(layout.look.shape, bool)
+    fills = np.array([rgb(COLOURS[look]) for look in LOOKS])[layout.look[0].numpy()]
+    framed = np.zeros((layout.rows, layout.cols), bool)
     state = layout.state.numpy()
     if values is not None:
         alive = (state >= 0) & world.mdp.lived().numpy()[state]
@@ -93,7 +93,7 @@ def _cells(
         fills[alive] = VALUES(scale(number[alive]))[:, :3]
         framed = alive & (layout.shows("goal") | layout.shows("forbidden") | layout.shows("hole")).numpy()
     for r, c in np.ndindex(*state.shape):
-        look = LOOKS[int(layout.look[r, c])]
+        look = LOOKS[int(layout.look[0, r, c])]
         gap = 0.0 if look == "wall" else 0.03
         ax.add_patch(Rectangle((c + gap, r + gap), 1 - 2 * gap, 1 - 2 * gap, facecolor=fills[r, c], linewidth=0))
         if framed[r, c]:
