@@ -61,10 +61,24 @@ def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -
 def bits(key: Int64[Tensor, "..."], index: Int64[Tensor, "..."] | int) -> Int64[Tensor, "..."]:
     """The `index`-th 64 random bits of each key's stream (the arguments broadcast)."""
     jump = (index + 1) * GOLDEN  # int64 arithmetic wraps, as the algorithm wants
-    z = key + (jump if isinstance(jump, Tensor) else (jump + 2**63) % 2**64 - 2**63)  # Python's integers do not
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * MIX1  # the masks turn arithmetic shifts into logical ones
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * MIX2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    return mix(key + (jump if isinstance(jump, Tensor) else (jump + 2**63) % 2**64 - 2**63))  # Python's does not
+
+
+def mix(z: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """SplitMix64's finaliser: `bits(key, index) == mix(key + (index + 1) * GOLDEN)`, for who keeps that sum himself."""
+    z = (z >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(z).mul_(MIX1)  # the masks turn arithmetic shifts into logical
+    z = (z >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(z).mul_(MIX2)
+    return (z >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(z)
+
+
+def bits_of(key: int, index: int) -> int:
+    """`bits` of one key and one index in plain integers: the same signed 64-bit number, for who draws one at a time."""
+    mask = 2**64 - 1
+    z = (key + (index + 1) * GOLDEN) & mask
+    z = ((z ^ (z >> 30)) * MIX1) & mask
+    z = ((z ^ (z >> 27)) * MIX2) & mask
+    z ^= z >> 31
+    return z - 2**64 if z >= 2**63 else z
 
 
 def uniform(key: Int64[Tensor, "..."], index: Int64[Tensor, "..."] | int) -> Float[Tensor, "..."]:

@@ -38,6 +38,11 @@ def test_a_plain_integer_is_an_index_too(index: int) -> None:
     assert torch.equal(streams.bits(key, index), streams.bits(key, torch.tensor(index)))
 
 
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-1, 2**40))
+def test_plain_integers_draw_what_tensors_draw(key: int, index: int) -> None:
+    assert streams.bits_of(key, index) == streams.bits(torch.tensor(key), index).item()
+
+
 def test_the_published_first_numbers_of_seed_1234567() -> None:
     """The sequence that Rosetta Code and the reference implementation in C print."""
     ours = [value & MASK for value in streams.bits(torch.tensor(1234567), torch.arange(3)).tolist()]
