@@ -8,22 +8,28 @@
 
 | module      | what is in it                                                            |
 |-------------|---------------------------------------------------------------------------|
-| mdp         | `TabularMDP`, and lifting a Gymnasium world's `P` into one                |
-| gridworld   | what a described grid means: `Grid` -> `World`                            |
-| language    | the TOML and ASCII in which grids are described (document, locate)        |
+| mdp         | `TabularMDP`; lift: a Gymnasium world's `P` as one                        |
+| gridworld   | what a described `Grid` means: its tables (grid, ground, memory, sight)   |
+| language    | the TOML and ASCII of grids (cells, rules, making; document, locate)      |
+| makers      | worlds that are computed: maze, textbook, car_rental                      |
 | catalog     | every world by name                                                       |
 | types       | `Step` and `Worlds`, in which worlds and agents speak                     |
-| simulator   | any table, N worlds at a time; gymworlds: any Gymnasium environment       |
+| simulator   | any table, N worlds at a time (sampling, stepping, rollout, stride)       |
+| mixture     | several worlds of one size as one                                         |
+| gymworlds   | any Gymnasium environment                                                 |
 | observation | what a state looks like                                                   |
-| layout      | the map behind a world; picture: one moment of it; render: a figure       |
-| gym         | our worlds as Gymnasium environments                                      |
+| layout      | the map behind a world; picture: one moment of it (mosaic, tiles, screen) |
+| render      | a figure of a world: values, policy, visits                               |
+| gym         | our worlds as Gymnasium environments; vector: N of them in one            |
 """
 
 from envs.catalog import load, names
 from envs.document import WorldError
 from envs.gym import register
 from envs.gymworlds import GymWorld
-from envs.mdp import MDPError, TabularMDP, lift
+from envs.lift import lift
+from envs.mdp import MDPError, TabularMDP
+from envs.mixture import mix
 from envs.observation import ObservationError
 from envs.types import Step, Worlds
 from envs.world import World
@@ -39,6 +45,7 @@ __all__ = [
     "Worlds",
     "lift",
     "load",
+    "mix",
     "names",
     "register",
 ]

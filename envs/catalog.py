@@ -1,6 +1,7 @@
 """Every world by name: our own, a file of yours, or anything Gymnasium knows.
 
 load("zhao-5x5")                      a named world of this house
+load("maze", {"maze.size": 50})       ... made with other numbers than its file says
 load("my/maze.toml")                  a file in the grid language
 load("FrozenLake-v1")                 Gymnasium's, lifted into a table because it shows its dynamics as `P`
 load("CartPole-v1")                   Gymnasium's, stepped as it is
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,20 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from envs import language
 from envs.document import WorldError, near, value_of
-from envs.gridworld import build
 from envs.gymworlds import GymWorld, bare, obs_shape
-from envs.language import read
 from envs.layout import LOOKS, Layout
-from envs.mdp import MDPError, TabularMDP, lift
+from envs.lift import lift, shows_table
+from envs.mdp import MDPError, TabularMDP
 from envs.world import World
 
 FOLDER = Path(__file__).parent / "worlds"
 NAMESPACE = "quincunx"  # of our worlds in Gymnasium's registry
-DISCOUNT = 0.99  # of a Gymnasium world, which names none
+DISCOUNT = 0.99  # of a Gymnasium world, which names none, but for those that count steps to a goal:
+DISCOUNTS = {"Taxi": 1.0, "CliffWalking": 1.0, "CliffWalkingSlippery": 1.0}
+
+HARMLESS = ("source", "time_limit")  # overrides that leave the optimum what it is
 
 LIFTED_ACTIONS = {  # what Gymnasium's documentation calls the actions of its toy-text worlds
     "FrozenLakeEnv": ("left", "down", "right", "up"),
@@ -48,8 +53,9 @@ def load(name: str | Path, overrides: Mapping[str, Any] | None = None) -> World 
 
     Args:
         name: one of `names()`, a path that ends in .toml, or a Gymnasium id.
-        overrides: values by dotted key, `{"reward.forbidden": "-10"}`. For a Gymnasium id: `discount`, `time_limit`
-            and keyword arguments of the environment, `{"is_slippery": "false"}`.
+        overrides: values by dotted key, `{"reward.forbidden": "-10"}`. What the file knows of the best policy does
+            not hold for a world that was changed, and is left out. For a Gymnasium id: `discount`, `time_limit` and
+            keyword arguments of the environment, `{"is_slippery": "false"}`.
 
     Raises:
         WorldError: one line; for an unknown name with the nearest known one.
@@ -71,7 +77,9 @@ def read_file(path: Path, overrides: Mapping[str, Any] | None = None) -> World:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise WorldError(f"{path}:{line}:1: byte {error.start} is no UTF-8, expected text") from None
-    return build(read(text, str(path), overrides), path.stem)
+    world = language.world(text, str(path), path.stem, overrides)
+    untouched = all(key in HARMLESS or key.split(".")[0] == "optimum" for key in overrides or {})
+    return world if untouched else replace(world, optimum=None)
 
 
 def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld:
@@ -84,7 +92,7 @@ def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld
     if spec.namespace == NAMESPACE:
         return load(spec.kwargs["world"], overrides)
     given = {key: value_of(value) for key, value in overrides.items()}
-    discount = given.pop("discount", DISCOUNT)
+    discount = given.pop("discount", DISCOUNTS.get(spec.name, DISCOUNT))
     time_limit = given.pop("time_limit", spec.max_episode_steps or "none")
     if isinstance(discount, bool) or not isinstance(discount, int | float) or not 0 <= discount <= 1:
         raise WorldError(f"{name}: override discount={discount}: expected a number from 0 to 1")
@@ -102,7 +110,7 @@ def _wrapped(
     name: str, env: gymnasium.Env[Any, Any], discount: float, time_limit: int | None, arguments: dict[str, Any]
 ) -> World | GymWorld:
     source, inner = f"Gymnasium, {name}", bare(env)
-    if isinstance(getattr(env.unwrapped, "P", None), dict) and inner is env.unwrapped:
+    if shows_table(env) and inner is env.unwrapped:
         try:
             mdp = lift(env)
         except MDPError as error:

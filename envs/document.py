@@ -52,15 +52,21 @@ class Document:
 
     def __init__(self, text: str, file: str, overrides: Mapping[str, Any]) -> None:
         self.text, self.file = text, file
-        self.places = locate.keys(text)
         self.overridden: dict[Path, str] = {}
         try:
             self.root: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             line, column, message = locate.syntax(str(error), text)
             raise WorldError(f"{file}:{line}:{column}: this is no TOML: {message}") from None
+        self.places = locate.keys(text)
         for key, value in overrides.items():
             self._override(key, value)
+
+    @property
+    def drawn(self) -> Path:
+        """What the map comes from: its text, or its maker's table or name."""
+        maker = str(self.root.get("make"))
+        return ("map",) if "map" in self.root else (maker,) if maker in self.root else ("make",)
 
     def error(self, path: Path, message: str, at: locate.Place | None = None) -> WorldError:
         """About the value at `path`: at its place in the file, or at the nearest table above it."""
@@ -96,14 +102,36 @@ class Document:
             raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a number {span}")
         return number
 
+    def whole(self, path: Path, value: Any, low: float | int, high: float | int) -> int:
+        """A whole number between `low` and `high`."""
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            span = f"from {low:.15g} to {high:.15g}" if math.isfinite(high) else f"at least {low:.15g}"
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a whole number {span}")
+        return value
+
+    def flag(self, path: Path, value: Any) -> bool:
+        """True or false."""
+        if not isinstance(value, bool):
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected true or false")
+        return value
+
+    def chances(self, path: Path, value: Any, known: Iterable[str] = ()) -> dict[str, float]:
+        """A table of probabilities that sum to 1; those of 0 are left out."""
+        given = self.table(path, value, known)
+        chances = {name: self.number((*path, name), chance, 0.0, 1.0) for name, chance in given.items()}
+        if abs(sum(chances.values()) - 1) > 1e-9:
+            raise self.error(path, f"{'.'.join(path)} sums to {sum(chances.values()):.9g}, expected 1")
+        return {name: chance for name, chance in chances.items() if chance}
+
     def string(self, path: Path, value: Any) -> str:
         """A string."""
         if not isinstance(value, str):
             raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a string")
         return value
 
-    def word(self, path: Path, value: Any, known: tuple[str, ...]) -> str:
+    def word(self, path: Path, value: Any, known: Iterable[str]) -> str:
         """One of the known words."""
+        known = tuple(known)
         if self.string(path, value) not in known:
             listed = ", ".join(map(repr, known))
             raise self.error(path, f"{'.'.join(path)} is {value!r}, expected one of {listed}{near(value, known)}")

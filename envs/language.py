@@ -8,27 +8,66 @@
     actions = ["up", "right", "down", "left", "stay"]   # names of `gridworld.MOVES`; by default the first four
     discount = 0.9                                      # by default 0.99
     time_limit = 100                                    # by default "none"
-    start = "uniform"                                   # in place of S: any cell where an episode can go on
+    start = "uniform"                                   # by default "map": any S; "uniform": wherever one can begin
+    alike = ["floor", "start"]                          # cells of these kinds all look the same
 
-    [reward]            # a move earns one of these; each is 0 by default, but bump and the kinds are as step
-    step = 0
-    bump = -1           # running into a wall or the edge
+    [reward]            # a move earns exactly one number, the first given of: leave, bump or else the kind, step
+    step = 0            # by default 0
+    bump = -1           # running into a wall, a solid cell, a closed door or the edge
     forbidden = -1      # entering (or staying in) a cell of that kind
     goal = 1
+
+    [leave]
+    floor = -1          # acting in a cell of that kind, wherever it leads
+
+    [start]             # in place of start = "...": weights of the kinds of cells, each shared by its cells
+    floor = 1
+    start = "1/2"
 
     [slip]              # where a move really goes, relative to its aim: numbers, or fractions as strings
     forward = "2/3"
     left = "1/3"
 
-    [cell.goal]         # what differs from `gridworld.KINDS`: glyph, like, terminal, to
-    terminal = false
+    [wind]              # added to every move, staying too; only where it lands counts, and the edge cuts it off
+    up = [0, 1, 2]      # in cells, one number for each column that is left; negative blows down
+    varies = {"-1" = "1/3", "0" = "1/3", "1" = "1/3"}   # added to the wind in columns where it is not 0
+
+    [cell.goal]         # what differs from `grid.KINDS`, or a kind of your own
+    glyph = "G"         # the character in the map
+    like = "goal"       # how it looks, one of `layout.LOOKS`
+    terminal = false    # entering it ends the episode; the agent stays and earns nothing more
+    solid = true        # cannot be entered, but is a state: a gate that an override can open
+    cue = true          # the cue of the episode is seen here; by default in kind start
+
+    # and at most one of terminal and these; what is given puts aside what the kind did
+    to = "start"        # whoever enters is carried on at once to the one cell of that kind
+    exit = "start"      # every action here leads to the one cell of that kind; no slip, no wind, no bump
+    turn = "back"       # moves taken here are turned: one of `gridworld.TURNS`
+    key = "red"         # entering takes this key; from then on the cell is floor in every respect
+    door = "red"        # a bump without a red key in hand; entering uses it up, from then on the cell is floor
+
+    [cue.north]         # one cue is drawn at the start of each episode and lasts for it
+    chance = "1/2"      # the chances of all cues sum to 1
+    reward = {n = 4, s = -0.1}                          # in place of those kinds' rewards while it does
 
     [optimum]           # what is known of the best policy: value, values, discount, tolerance, source
     value = 1.0
     source = "page or figure"
 
-A new kind of cell is a table of its own, `[cell.lava]` with a glyph, and earns `reward.lava`. Overrides name one key
-by its dotted path. Every error is one line: file, line, column, what is wrong and what was expected.
+A new kind of cell is a table `[cell.lava]` with a glyph, and earns `reward.lava`; without `like` it looks like what
+it does. A move that would leave the map, or enter what cannot be entered, leaves the agent where it is; all that moves
+do, and in which order, is in `envs.gridworld`. What keys, doors (at most 12 on a map) and cues make a world remember
+is in its states (`envs.memory`). Keys in hand are seen; a cue is seen only in cells that show it. In place of a map, a
+maker of `envs.makers` with its parameters in a table of the same name:
+
+    make = "maze"
+    [maze]
+    size = 20
+    seed = 7
+    count = 100         # where there is a seed: a mixture of the worlds of this and the following seeds
+
+Makers that make the whole table go with source, discount, time_limit and optimum only. Overrides name one key by its
+dotted path. Every error is one line: file, line, column, what is wrong and what was expected.
 '''
 
 from __future__ import annotations
@@ -37,174 +76,157 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from envs import locate
-from envs.document import Document, near
-from envs.gridworld import KINDS, MOVES, TURNS, Grid, Kind
-from envs.layout import LOOKS
-from envs.world import Optimum
+from envs import cells, locate, making, rules
+from envs.document import Document
+from envs.grid import Grid, Kind
+from envs.gridworld import build, entries
+from envs.makers import MapMaker, TableMaker
+from envs.mixture import mix
+from envs.world import Optimum, World
 
-KEYS = ("source", "map", "actions", "discount", "time_limit", "start", "reward", "slip", "cell", "optimum")
+MADE = ("source", "make", "discount", "time_limit", "optimum")  # what a world of a table maker may say
+RULES = ("actions", "start", "alike", "reward", "leave", "slip", "wind", "cell", "cue")
+DRAWN = ("source", "map", "make", "discount", "time_limit", *RULES, "optimum")  # ... and one with a map
+MOST = 2**28  # entries of a table: states x actions x outcomes; 5.6 GB in all
 
 
-def read(text: str, file: str, overrides: Mapping[str, Any] | None = None) -> Grid:
-    """The grid that `text` describes, after overrides.
+def world(text: str, file: str, name: str, overrides: Mapping[str, Any] | None = None) -> World:
+    """The world that `text` describes, after overrides, under that name.
 
     Args:
         text: the TOML document.
         file: its name, for messages.
+        name: of the world.
         overrides: values by dotted key, `{"reward.forbidden": "-10"}`; a string is read as TOML where it can be, and
             stands for itself where it cannot.
 
     Raises:
         WorldError: one line with file, line and column, or with the file and the override.
     """
-    return _Reader(Document(text, file, overrides or {})).grid()
+    doc = Document(text, file, overrides or {})
+    maker = making.maker(doc)
+    if not isinstance(maker, TableMaker):
+        worlds = [build(grid, name) for grid in _grids(doc, maker)]
+        return worlds[0] if len(worlds) == 1 else mix(worlds, name=name)
+    doc.table((), doc.root, (*MADE, doc.root["make"]))
+    common, made = _common(doc), making.made(doc, maker)
+    return World(name=name, mdp=made.mdp, layout=made.layout, action_names=made.action_names, **common)
 
 
-class _Reader:
-    """Each method checks one part of the document."""
+def read(text: str, file: str, overrides: Mapping[str, Any] | None = None) -> Grid:
+    """The grid that `text` describes, the first where there are several; arguments and errors as in `world`."""
+    doc = Document(text, file, overrides or {})
+    maker = making.maker(doc)
+    if isinstance(maker, TableMaker):
+        raise doc.error(("make",), f"{doc.root['make']} makes tables, expected a world with a map")
+    return _grids(doc, maker)[0]
 
-    def __init__(self, doc: Document) -> None:
-        self.doc = doc
 
-    def grid(self) -> Grid:
-        """The whole document."""
-        document = self.doc.root
-        self.doc.table((), document, KEYS)
-        kinds = self.kinds(self.doc.table(("cell",), document.get("cell", {})))
-        default = Grid(map=())
-        discount = self.doc.number(("discount",), document.get("discount", default.discount), 0.0, 1.0)
-        reward = self.doc.table(
-            ("reward",), document.get("reward", {}), ["step", "bump", *(k for k in kinds if k != "wall")]
-        )
-        grid = Grid(
-            map=self.map(document, kinds),
-            kinds=kinds,
-            actions=self.actions(document.get("actions", list(default.actions))),
-            discount=discount,
-            time_limit=self.time_limit(document.get("time_limit", "none")),
-            start=self.doc.word(("start",), document.get("start", default.start), ("map", "uniform")),
-            reward={name: self.doc.number(("reward", name), value) for name, value in reward.items()},
-            slip=self.slip(document["slip"]) if "slip" in document else default.slip,
-            source=self.doc.string(("source",), document.get("source", "")),
-            optimum=self.optimum(document["optimum"], discount) if "optimum" in document else None,
-        )
-        self.check_start(grid)
-        return grid
+def _grids(doc: Document, maker: MapMaker | None) -> list[Grid]:
+    """The whole document, for each map."""
+    document = doc.root
+    doc.table((), document, (*DRAWN, *([document["make"]] if maker else [])))
+    kinds = cells.kinds(doc)
+    draws = making.draws(doc, maker) if maker else [lambda: _written_map(doc)]
+    first = Grid(
+        map=_checked_map(doc, draws[0](), kinds),
+        kinds=kinds,
+        actions=rules.actions(doc),
+        start=rules.start(doc, kinds),
+        reward=rules.rewards(doc, ("reward",), document, ("step", "bump", *kinds)),
+        leave=rules.rewards(doc, ("leave",), document, kinds),
+        slip=rules.slip(doc),
+        wind=rules.wind(doc),
+        alike=rules.alike(doc, kinds),
+        cues=rules.cues(doc, kinds),
+        **_common(doc),
+    )
+    _check(doc, first)
+    if (size := entries(first) * len(draws)) > MOST:
+        message = f"the world has {size:,} states x actions x outcomes, expected at most {MOST:,}"
+        raise doc.error(doc.drawn, message)
+    others = [replace(first, map=_checked_map(doc, draw(), kinds)) for draw in draws[1:]]
+    for grid in others:
+        _check(doc, grid)
+    return [first, *others]
 
-    def map(self, document: dict[str, Any], kinds: dict[str, Kind]) -> tuple[str, ...]:
-        """Rows of equal length, of known glyphs."""
-        if "map" not in document:
-            raise self.doc.error((), "there is no map, expected map = followed by rows of cells in triple quotes")
-        written = self.doc.string(("map",), document["map"])
-        rows = written.strip("\n").split("\n")
-        if rows == [""]:
-            raise self.doc.error(("map",), "the map is empty, expected at least one cell")
-        line, column, spans = locate.string(self.doc.text, self.doc.places.get(("map",), (1, 1)))
-        line += (len(written) - len(written.lstrip("\n"))) * spans
-        known = {kind.glyph: name for name, kind in kinds.items()}
-        for r, row in enumerate(rows):
-            start = column if r == 0 or not spans else 1  # where the row's first cell stands
-            for c, glyph in enumerate(row):
-                if glyph not in known:
-                    legend = ", ".join(f"{g} {name}" for g, name in known.items())
-                    at = (line + r * spans, start + c)
-                    raise self.doc.error(
-                        ("map",), f"glyph {glyph!r} in row {r + 1} is unknown, expected one of {legend}", at
-                    )
-            if len(row) != len(rows[0]):
-                at = (line + r * spans, start + min(len(row), len(rows[0])))
-                message = f"the map is ragged: row {r + 1} has {len(row)} cells, expected {len(rows[0])} as in row 1"
-                raise self.doc.error(("map",), message, at)
-        return tuple(rows)
 
-    def check_start(self, grid: Grid) -> None:
-        """An episode must be able to begin, and a cell that sends to the start must know where that is."""
-        cells = "".join(grid.map)
-        starts = cells.count(grid.kinds["start"].glyph)
-        usable = [k.glyph for name, k in grid.kinds.items() if name != "wall" and not k.terminal and not k.to]
-        if grid.start == "map" and starts == 0:
-            glyph = grid.kinds["start"].glyph
-            raise self.doc.error(("map",), f'the map has no start, expected at least one {glyph} or start = "uniform"')
-        if grid.start == "uniform" and not any(glyph in cells for glyph in usable):
-            raise self.doc.error(
-                ("map",), "the map has no cell where an episode could begin, expected one that is no end"
-            )
-        for name, kind in grid.kinds.items():
-            if kind.to and kind.glyph in cells and starts != 1:
-                message = f"{name} sends the agent to the start and the map has {starts}, expected exactly one"
-                raise self.doc.error(("cell", name) if ("cell", name) in self.doc.places else ("map",), message)
+def _check(doc: Document, grid: Grid) -> None:
+    """The map has what the rest of the document speaks of."""
+    cells.check(doc, grid)
+    rules.check(doc, grid)
 
-    def kinds(self, cell: dict[str, Any]) -> dict[str, Kind]:
-        """The kinds of cells of this world: the common ones, changed, and its own."""
-        kinds = dict(KINDS)
-        for name, value in cell.items():
-            path = ("cell", name)
-            given = self.doc.table(path, value, ("glyph", "like", "terminal", "to"))
-            if name not in kinds and "glyph" not in given:
-                hint = near(name, kinds)
-                raise self.doc.error(path, f'cell kind {name!r} is new and has no glyph, expected glyph = "?"{hint}')
-            kind = kinds.get(name, Kind("", "forbidden"))
-            if "glyph" in given:
-                glyph = self.doc.string((*path, "glyph"), given["glyph"])
-                taken = [other for other, k in kinds.items() if k.glyph == glyph and other != name]
-                if len(glyph) != 1 or glyph.isspace() or taken:
-                    why = f", which is already {taken[0]}" if taken else ""
-                    raise self.doc.error((*path, "glyph"), f"glyph is {glyph!r}{why}, expected one free character")
-                kind = replace(kind, glyph=glyph)
-            if "like" in given:
-                kind = replace(kind, like=self.doc.word((*path, "like"), given["like"], LOOKS))
-            if "terminal" in given:
-                if not isinstance(given["terminal"], bool):
-                    raise self.doc.error(
-                        (*path, "terminal"), f"terminal is {given['terminal']!r}, expected true or false"
-                    )
-                kind = replace(kind, terminal=given["terminal"])
-            if "to" in given:
-                kind = replace(kind, to=self.doc.word((*path, "to"), given["to"], ("start", "")))
-            kinds[name] = kind
-        return kinds
 
-    def actions(self, value: Any) -> tuple[str, ...]:
-        """Names of moves, each once."""
-        if not isinstance(value, list) or not value:
-            raise self.doc.error(("actions",), f"actions is {value!r}, expected a list of moves: {', '.join(MOVES)}")
-        names = tuple(self.doc.word(("actions",), name, tuple(MOVES)) for name in value)
-        if len(set(names)) < len(names):
-            raise self.doc.error(("actions",), f"actions is {value!r}, expected each move once")
-        return names
+def _written_map(doc: Document) -> tuple[str, ...]:
+    """The map as it is written, its rows not yet looked at."""
+    if "map" not in doc.root:
+        message = 'there is no map, expected map = followed by rows of cells in triple quotes, or make = "a maker"'
+        raise doc.error((), message)
+    rows = tuple(doc.string(("map",), doc.root["map"]).strip("\n").split("\n"))
+    if rows == ("",):
+        raise doc.error(("map",), "the map is empty, expected at least one cell")
+    return rows
 
-    def slip(self, value: Any) -> dict[str, float]:
-        """Probabilities of relative directions that sum to 1."""
-        chances = {
-            turn: self.doc.number(("slip", turn), chance, 0.0, 1.0)
-            for turn, chance in self.doc.table(("slip",), value, TURNS).items()
-        }
-        if abs(sum(chances.values()) - 1) > 1e-9:
-            raise self.doc.error(("slip",), f"slip sums to {sum(chances.values()):.9g}, expected 1")
-        return {turn: chance for turn, chance in chances.items() if chance}
 
-    def optimum(self, value: Any, discount: float) -> Optimum:
-        """What the source prints of the best policy."""
-        path = ("optimum",)
-        given = self.doc.table(path, value, ("value", "values", "discount", "tolerance", "source"))
-        if "value" not in given or "source" not in given:
-            raise self.doc.error(path, f"optimum has only {', '.join(given) or 'nothing'}, expected value and source")
-        rows = given.get("values", [])
-        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-            raise self.doc.error((*path, "values"), f"values is {rows!r}, expected a list of rows of numbers")
-        return Optimum(
-            value=self.doc.number((*path, "value"), given["value"]),
-            discount=self.doc.number((*path, "discount"), given.get("discount", discount), 0.0, 1.0),
-            tolerance=self.doc.number((*path, "tolerance"), given.get("tolerance", 1e-6), 0.0),
-            source=self.doc.string((*path, "source"), given["source"]),
-            values=tuple(tuple(self.doc.number((*path, "values"), v) for v in row) for row in rows),
-        )
+def _checked_map(doc: Document, rows: tuple[str, ...], kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+    """The same rows, of equal length and of known glyphs."""
+    known = {kind.glyph: name for name, kind in kinds.items()}
+    for r, row in enumerate(rows):
+        if unknown := set(row).difference(known):
+            c = min(map(row.index, unknown))
+            legend = ", ".join(f"{g} {name}" for g, name in known.items())
+            message = f"glyph {row[c]!r} in row {r + 1} is unknown, expected one of {legend}"
+            raise doc.error(doc.drawn, message, _place(doc, r, c))
+        if len(row) != len(rows[0]):
+            message = f"the map is ragged: row {r + 1} has {len(row)} cells, expected {len(rows[0])} as in row 1"
+            raise doc.error(doc.drawn, message, _place(doc, r, min(len(row), len(rows[0]))))
+    return rows
 
-    def time_limit(self, value: Any) -> int | None:
-        """A positive number of steps, or "none"."""
-        if value == "none":
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.doc.error(("time_limit",), f'time_limit is {value!r}, expected a number of steps or "none"')
-        return value
+
+def _place(doc: Document, r: int, c: int) -> locate.Place | None:
+    """Where the cell in row r and column c of the map is written."""
+    if doc.drawn not in doc.places or doc.drawn != ("map",):
+        return None
+    line, column, spans = locate.string(doc.text, doc.places["map",])
+    written = doc.root["map"]
+    line += (len(written) - len(written.lstrip("\n"))) * spans
+    return line + r * spans, (column if r == 0 or not spans else 1) + c
+
+
+def _common(doc: Document) -> dict[str, Any]:
+    """What every world may say."""
+    document, default = doc.root, Grid(())
+    discount = doc.number(("discount",), document.get("discount", default.discount), 0.0, 1.0)
+    return {
+        "source": doc.string(("source",), document.get("source", "")),
+        "discount": discount,
+        "time_limit": _time_limit(doc, document.get("time_limit", "none")),
+        "optimum": _optimum(doc, document["optimum"], discount) if "optimum" in document else None,
+    }
+
+
+def _optimum(doc: Document, value: Any, discount: float) -> Optimum:
+    """What the source prints of the best policy."""
+    path = ("optimum",)
+    given = doc.table(path, value, ("value", "values", "discount", "tolerance", "source"))
+    if "value" not in given or "source" not in given:
+        raise doc.error(path, f"optimum has only {', '.join(given) or 'nothing'}, expected value and source")
+    rows = given.get("values", [])
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise doc.error((*path, "values"), f"values is {rows!r}, expected a list of rows of numbers")
+    return Optimum(
+        value=doc.number((*path, "value"), given["value"]),
+        discount=doc.number((*path, "discount"), given.get("discount", discount), 0.0, 1.0),
+        tolerance=doc.number((*path, "tolerance"), given.get("tolerance", 1e-6), 0.0),
+        source=doc.string((*path, "source"), given["source"]),
+        values=tuple(tuple(doc.number((*path, "values"), v) for v in row) for row in rows),
+    )
+
+
+def _time_limit(doc: Document, value: Any) -> int | None:
+    """A positive number of steps, or "none"."""
+    if value == "none":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise doc.error(("time_limit",), f'time_limit is {value!r}, expected a number of steps or "none"')
+    return value

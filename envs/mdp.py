@@ -13,10 +13,7 @@ here is ever [S, A, S].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import gymnasium
-import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int32
 from torch import Tensor
@@ -81,56 +78,6 @@ class TabularMDP:
         lived = self.start > 0
         lived[self.next_state[(self.prob > 0) & ~self.terminated & (self.next_state != own)].long()] = True
         return lived
-
-
-def lift(env: gymnasium.Env[Any, Any]) -> TabularMDP:
-    """The MDP of a Gymnasium environment that exposes its dynamics as `P[s][a] = [(prob, next, reward, terminated)]`.
-
-    FrozenLake, CliffWalking and Taxi do. The start distribution is the environment's `initial_state_distrib`; without
-    one, the single state that its resets return.
-
-    Raises:
-        MDPError: when there is no `P`, when it is malformed, or when the start distribution cannot be known.
-    """
-    bare: Any = env.unwrapped
-    name = type(bare).__name__
-    if not isinstance(getattr(bare, "P", None), dict):
-        raise MDPError(f"{name} has no table P, expected P[state][action] = [(prob, next_state, reward, terminated)]")
-    P: dict[int, dict[int, list[tuple[float, int, float, bool]]]] = bare.P
-    if getattr(bare, "fickle_passenger", False):
-        raise MDPError(
-            f"{name} with a fickle passenger does more than its table P says, expected fickle_passenger=False"
-        )
-    S, A = len(P), len(P.get(0, {}))
-    K = max((len(outcomes) for row in P.values() for outcomes in row.values()), default=0)
-    next_state, terminated = np.zeros((S, A, K), np.int32), np.zeros((S, A, K), np.bool_)
-    prob, reward = np.zeros((S, A, K)), np.zeros((S, A, K))
-    for s in range(S):
-        for a in range(A):
-            if not (outcomes := P.get(s, {}).get(a)):
-                raise MDPError(f"{name}: P[{s}][{a}] is missing or empty, expected {A} actions in each of {S} states")
-            for k in range(K):
-                p, next_state[s, a, k], reward[s, a, k], terminated[s, a, k] = outcomes[min(k, len(outcomes) - 1)]
-                prob[s, a, k] = p if k < len(outcomes) else 0.0
-    return TabularMDP(
-        next_state=torch.from_numpy(next_state),
-        prob=torch.from_numpy(prob),
-        reward=torch.from_numpy(reward),
-        terminated=torch.from_numpy(terminated),
-        start=torch.from_numpy(_start(bare, S, name)),
-    )
-
-
-def _start(env: Any, states: int, name: str) -> Float64[np.ndarray, "S"]:
-    given = getattr(env, "initial_state_distrib", None)
-    if given is not None:
-        return np.array(given, np.float64).ravel()
-    first = {int(env.reset(seed=seed)[0]) for seed in range(16)}
-    if len(first) > 1:
-        raise MDPError(f"{name} starts in states {sorted(first)} but has no initial_state_distrib to say how often")
-    start = np.zeros(states)
-    start[first.pop()] = 1.0
-    return start
 
 
 def _check_form(mdp: TabularMDP) -> None:

@@ -1,53 +1,91 @@
-"""One moment of a world to look at: a map in text, and a picture in pixels. For figures see `envs.render`."""
+"""One moment of a world to look at: its map in text, in a terminal's colours, in pixels. For figures: `envs.render`."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import UInt8
 
+from envs import mosaic, tiles
 from envs.layout import LOOKS, Layout
+from envs.tiles import AGENT as AGENT
+from envs.tiles import COLOURS as COLOURS
+from envs.tiles import PAPER as PAPER
+from envs.tiles import rgb as rgb
 from envs.world import World
 
-COLOURS = {
-    "floor": "#f3f0e8",
-    "wall": "#2f3440",
-    "start": "#e3e6ee",
-    "goal": "#3f9b63",
-    "forbidden": "#f0a63c",
-    "hole": "#1f3a5f",
-    "portal": "#8a6fc0",
-    "key": "#e8c84a",
-    "door": "#a0653a",
-}
-AGENT, PAPER = "#c8385a", "#ffffff"
+SIDE = 2048  # pixels that a picture is long, at most, where a cell can be that small
 
 
 def text(world: World, state: int | None = None) -> str:
-    """The map, a glyph for each cell, a line for each row, and @ where `state` is. Raises ValueError without a map."""
-    layout = layout_of(world)
+    """The map, a glyph for each cell, a line for each row, @ where `state` is, and a line for what is held or heard.
+
+    Raises:
+        ValueError: without a map.
+    """
+    layout, state = _here(world, state)
+    return "\n".join([*map(" ".join, glyphs(layout, state)), *badges(layout, state)])
+
+
+def terminal(world: World, state: int | None = None) -> str:
+    """`text` in colours, by the escapes of a terminal, two columns for each cell. Raises ValueError without a map."""
+    layout, state = _here(world, state)
+    look = layout.look[0 if state is None else int(layout.mode[state])].tolist()
+    inked = {(row, col): colour for row, col, colour in mosaic.inks(layout)}
+    lines = []
+    for row, line in enumerate(glyphs(layout, state)):
+        cells = []
+        for col, glyph in enumerate(line):
+            name = LOOKS[look[row][col]]
+            paper = inked.get((row, col), COLOURS[name]) if name in ("key", "door") else COLOURS[name]
+            if glyph == "@":
+                cells.append(f"\x1b[1m{_escape(48, AGENT)}{_escape(38, PAPER)}@ \x1b[22m")
+            else:  # the colour says enough of a floor or a wall
+                shown = " " if name in ("floor", "wall") else glyph
+                cells.append(f"{_escape(48, paper)}{_escape(38, _against(paper))}{shown} ")
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join([*lines, *badges(layout, state)])
+
+
+def rgb_array(world: World, state: int | None = None, pixels: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture of the map with the agent as a disc, and the badges below it.
+
+    Args:
+        world: any with a map.
+        state: where the agent is; None for the map alone.
+        pixels: side of a cell; by default 32, fewer where the map is larger than `SIDE`.
+
+    Raises:
+        ValueError: without a map.
+    """
+    layout, state = _here(world, state)
+    return mosaic.paint(layout, state, pixels or min(32, max(1, SIDE // max(layout.rows, layout.cols))))
+
+
+def glyphs(layout: Layout, state: int | None = None) -> list[list[str]]:
+    """The map's glyphs as the mode of `state` has them, a key that was taken as a floor, and @ at the state's cell."""
     rows = [list(row) for row in layout.glyphs]
-    if state is not None:
-        row, col = layout.cell[state].tolist()
-        rows[row][col] = "@"
-    return "\n".join(" ".join(row) for row in rows)
+    if state is None:
+        return rows
+    first, now = layout.look[0], layout.look[int(layout.mode[state])]
+    floors = first.eq(LOOKS.index("floor")).nonzero().tolist()
+    floor = rows[floors[0][0]][floors[0][1]] if floors else "."
+    for row, col in now.ne(first).nonzero().tolist():
+        rows[row][col] = floor
+    row, col = layout.cell[state].tolist()
+    rows[row][col] = "@"
+    return rows
 
 
-def rgb_array(world: World, state: int | None = None, pixels: int = 32) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture of the map with the agent as a disc, `pixels` a cell. Raises ValueError without a map."""
-    layout = layout_of(world)
-    palette = np.array([rgb(COLOURS[look]) for look in LOOKS])
-    look = layout.look[0 if state is None else layout.mode[state]]
-    picture = palette[look.numpy()].repeat(pixels, 0).repeat(pixels, 1)  # [H, W, 3], in [0, 1]
-    line = 0.88 * picture  # between the cells
-    picture[::pixels], picture[:, ::pixels] = line[::pixels], line[:, ::pixels]
-    if state is not None:
-        row, col = (layout.cell[state].numpy() + 0.5) * pixels - 0.5
-        y, x = np.ogrid[: picture.shape[0], : picture.shape[1]]
-        distance = np.hypot(y - row, x - col)[..., None]
-        for radius, colour in ((0.38, PAPER), (0.31, AGENT)):
-            cover = np.clip(radius * pixels - distance + 0.5, 0, 1)  # soft over the last pixel
-            picture = (1 - cover) * picture + cover * np.array(rgb(colour))
-    return (picture * 255).round().astype(np.uint8)
+def badges(layout: Layout, state: int | None = None) -> list[str]:
+    """A line in words for what is seen besides the map, "red key x1, cue north"; none where there is nothing."""
+    if layout.badges is None or state is None:
+        return []
+    words = []
+    for name, share, column in zip(layout.badge_names, layout.badges[state].tolist(), layout.badges.T, strict=True):
+        if share > 0:
+            one = float(column[column > 0].min())  # the share of a single key
+            words.append(f"{name} x{round(share / one)}" if name.endswith(tiles.KEY) else name)
+    return [", ".join(words)] if words else []
 
 
 def layout_of(world: World) -> Layout:
@@ -57,7 +95,21 @@ def layout_of(world: World) -> Layout:
     return world.layout
 
 
-def rgb(colour: str) -> tuple[float, float, float]:
-    """ "#rrggbb" as three numbers from 0 to 1."""
+def _here(world: World, state: int | None) -> tuple[Layout, int | None]:
+    """The map that `state` is on, and its number there: in a mixture, those of the world it belongs to."""
+    if not world.parts or state is None:
+        return layout_of(world), state
+    part, own = divmod(state, world.mdp.states // len(world.parts))
+    return layout_of(world.parts[part]), own
+
+
+def _escape(what: int, colour: str) -> str:
+    """Begin a colour: of the letters (38), or of what is behind them (48)."""
     red, green, blue = bytes.fromhex(colour[1:])
-    return red / 255, green / 255, blue / 255
+    return f"\x1b[{what};2;{red};{green};{blue}m"
+
+
+def _against(colour: str) -> str:
+    """Ink that can be read on a colour: dark on light (by relative luminance), light on dark."""
+    red, green, blue = rgb(colour)
+    return COLOURS["wall"] if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else PAPER

@@ -1,11 +1,8 @@
 """Any table, N worlds at a time, on any device: a step is a handful of gathers.
 
-The step draws one number u a world and takes the outcome k whose share of the cumulative probabilities holds it.
-Tables are kept outcome by outcome, [K, S A], so the flat index of (s, a, k) is k S A + s A + a.
-
-World n is a function of keys[n] and its own actions: its t-th step draws `uniform(key, t)`, its e-th episode begins
-with a draw from a second stream, `bits(bits(key, -1), e)`. Worlds step together, so t is one number for all of them
-and a block of steps is drawn in one call. A world with one outcome to every action draws nothing.
+World n is a function of keys[n] and its own actions, never of its neighbours nor of how long they have been at it: see
+`envs.stepping`, where also a step is. Worlds are stepped by `step` and `reset`, or many times in one call by `rollout`
+and `run`, which begin ended episodes anew; both may be mixed.
 """
 
 from __future__ import annotations
@@ -13,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from envs.mdp import TabularMDP
+from envs.rollout import Rollout, Totals, Walker
+from envs.stepping import Carry, Policy, Roots, policy_of, tables_of
 from envs.types import Step
 from lab import streams
-
-BLOCK = 2**14  # draws made in one call, at least one step's
 
 
 class Simulator:
@@ -33,7 +30,11 @@ class Simulator:
         keys: one key for each world; N is their number.
         observation: what each state looks like, see `envs.observation`.
         time_limit: steps after which an episode is truncated, None for never.
+        blocks: M blocks of S / M states that are worlds of their own; world n lives in block n % M.
         device: where states and tables live.
+
+    Raises:
+        ValueError: when there are no M even blocks with a start each, or the tables are too large for int32.
     """
 
     def __init__(
@@ -43,114 +44,100 @@ class Simulator:
         *,
         observation: Shaped[Tensor, "S ..."],
         time_limit: int | None = None,
+        blocks: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.n, self.actions, self.obs_shape = len(keys), mdp.actions, tuple(observation.shape[1:])
+        self.n, self.states, self.actions = len(keys), mdp.states, mdp.actions
+        self.obs_shape = tuple(observation.shape[1:])
         self.time_limit, self.device = time_limit, torch.device(device)
-        self._keys = keys.to(self.device)
-        self._start_keys = streams.bits(self._keys, -1)
-        self._pairs = mdp.states * mdp.actions
-        self._next = _by_outcome(mdp.next_state).flatten().to(self.device)  # int32 [K S A]
-        self._reward = _by_outcome(mdp.reward).flatten().float().to(self.device)
-        self._terminated = _by_outcome(mdp.terminated).flatten().to(self.device)
-        # thresholds[k][s A + a]: the outcome is beyond k if u is at least this. Never beyond the last possible one.
-        total = _by_outcome(mdp.prob).cumsum(0)
-        beyond = torch.where(total > 1 - 1e-8, torch.inf, total)[:-1]
-        self._thresholds = beyond.float().to(self.device).unbind(0)
-        self._starts = mdp.start.nonzero().squeeze(1).int().to(self.device)
-        self._start_total = mdp.start[mdp.start > 0].cumsum(0).to(self.device)
+        self._tables = tables_of(mdp, time_limit=time_limit, blocks=blocks, device=self.device)
+        block = (torch.arange(self.n) % blocks).int().to(self.device) if blocks > 1 else None
+        self._roots = Roots(streams.bits(keys.to(self.device), -1), block)
+        self._walker = Walker(self._tables, self._roots)
         self._table = observation.to(self.device)
-        self._never = torch.zeros(self.n, dtype=torch.bool, device=self.device)
-        self._state = self._starts[:1].repeat(self.n)  # int32 [N]
-        self._elapsed = torch.zeros(self.n, dtype=torch.int32, device=self.device)
-        self._episode = torch.zeros(self.n, dtype=torch.int64, device=self.device)  # episodes begun
-        self._time = 0  # steps taken, by each world
-        self._draws: tuple[Tensor, ...] = ()  # of the steps from _drawn on
-        self._drawn = 0
+        state = torch.zeros(self.n, dtype=torch.int32, device=self.device)
+        self._carry = Carry(state, state.clone(), state.long(), state.long())
         self._begun = False
 
     @property
     def state(self) -> Int64[Tensor, "N"]:
         """Where each world is."""
-        return self._state.long()
+        return self._carry.state.long()
+
+    def observe(self, state: Int[Tensor, "*batch"]) -> Shaped[Tensor, "*batch ..."]:
+        """What states look like, such as those of a `Rollout`."""
+        return self._table.index_select(0, state.flatten()).view(*state.shape, *self.obs_shape)
 
     def reset(self, mask: Bool[Tensor, "N"] | None = None) -> Shaped[Tensor, "N ..."]:
         """Begin a new episode in the worlds of `mask` (None: in all). Returns the observations of all N worlds."""
         if mask is None:
-            self._state = self._first(self._start_keys, self._episode)
-            self._elapsed.zero_()
-            self._episode += 1
+            self._carry = self._tables.renewed(self._carry, torch.ones_like(self._carry.state).bool(), self._roots)
             self._begun = True
         elif self.device.type == "cpu":  # draw for the worlds that begin, and only for them
             which = mask.nonzero().squeeze(1)
             if len(which):
-                first = self._first(self._start_keys[which], self._episode[which])
-                self._state = self._state.index_copy(0, which, first)
-                self._elapsed.masked_fill_(mask, 0)
-                self._episode += mask
+                self._tables.renew(self._carry, which, self._roots)
         else:  # draw for all: to ask which worlds begin would wait for the device
-            self._state = torch.where(mask, self._first(self._start_keys, self._episode), self._state)
-            self._elapsed.masked_fill_(mask, 0)
-            self._episode += mask
-        return self._table.index_select(0, self._state)
+            self._carry = self._tables.renewed(self._carry, mask, self._roots)
+        return self._table.index_select(0, self._carry.state)
+
+    def reseed(self, keys: Int64[Tensor, "N"], mask: Bool[Tensor, "N"]) -> None:
+        """Give the worlds of `mask` their keys of `keys`; their next reset begins the first episode of those."""
+        mask, stream = mask.to(self.device), streams.bits(keys.to(self.device), -1)
+        self._roots.stream.copy_(torch.where(mask, stream, self._roots.stream))  # in place: the walker holds it too
+        self._carry.episode.masked_fill_(mask, 0)
 
     def step(self, action: Int64[Tensor, "N"]) -> Step:
         """Take one action in each world. Raises RuntimeError before the first `reset()` of all worlds."""
-        if not self._begun:
-            raise RuntimeError("the worlds have not begun: call reset() before step()")
-        index = torch.add(action, self._state, alpha=self.actions)  # s A + a
-        if self._thresholds:
-            u = self._draw()
-            outcome = index
-            for threshold in self._thresholds:
-                outcome = torch.add(outcome, u >= threshold.index_select(0, index), alpha=self._pairs)
-            index = outcome  # k S A + s A + a
-        self._time += 1
-        self._state = self._next.index_select(0, index)
-        self._elapsed += 1
-        terminated = self._terminated.index_select(0, index)
-        truncated = self._never
-        if self.time_limit is not None:
-            truncated = (self._elapsed >= self.time_limit) > terminated  # and not terminated
-        reward = self._reward.index_select(0, index)
-        return Step(self._table.index_select(0, self._state), reward, terminated, truncated)
+        self._check_begun("step")
+        self._carry, move = self._tables.move(self._carry, action.int())
+        obs = self._table.index_select(0, move.state)
+        return Step(obs, move.reward, move.terminated.bool(), (move.ended ^ move.terminated).bool())
+
+    def rollout(
+        self, steps: int, policy: Int64[Tensor, "S"] | Float[Tensor, "S A"] | None = None, *, mode: str = "eager"
+    ) -> Rollout:
+        """Take `steps` steps in each world, begin ended episodes anew, and record everything.
+
+        The same as `step` with the recorded actions and `reset` of the ended, in each of its modes, bit for bit.
+
+        Args:
+            steps: how many, T.
+            policy: None for uniformly random actions, one action a state, or probabilities.
+            mode: "eager"; "compile" (faster from the second call on); or "cudagraph" (on CUDA, for any N).
+
+        Raises:
+            RuntimeError: before the first `reset()` of all worlds.
+            ValueError: for another mode, or a policy that is none.
+        """
+        self._check_begun("rollout")
+        record, self._carry = self._walker.rollout(self._carry, self._policy(policy), steps, mode)
+        return record
+
+    def run(
+        self, steps: int, policy: Int64[Tensor, "S"] | Float[Tensor, "S A"] | None = None, *, mode: str = "eager"
+    ) -> Totals:
+        """The same as `rollout`, and raises the same, but keeps only sums."""
+        self._check_begun("run")
+        totals, self._carry = self._walker.totals(self._carry, self._policy(policy), steps, mode)
+        return totals
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the keys; a tree of tensors and numbers."""
-        return {
-            "state": self._state.clone(),
-            "elapsed": self._elapsed.clone(),
-            "episode": self._episode.clone(),
-            "time": self._time,
-            "begun": self._begun,
-        }
+        state, elapsed, episode, _ = self._carry
+        return {"state": state.clone(), "elapsed": elapsed.clone(), "episode": episode.clone(), "begun": self._begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken. Raises ValueError when that was of another number of worlds."""
         if len(state["state"]) != self.n:
             raise ValueError(f"the saved state is of {len(state['state'])} worlds, expected {self.n}")
-        self._state = state["state"].to(self.device, copy=True)
-        self._elapsed = state["elapsed"].to(self.device, copy=True)
-        self._episode = state["episode"].to(self.device, copy=True)
-        self._time, self._begun = state["time"], state["begun"]
+        at, elapsed, episode = (state[name].to(self.device, copy=True) for name in ("state", "elapsed", "episode"))
+        self._carry = self._tables.resumed(at, elapsed, episode, self._roots)
+        self._begun = state["begun"]
 
-    def _draw(self) -> Tensor:
-        """u [N] of the present step, from a block that is drawn when the last one does not hold it."""
-        row = self._time - self._drawn
-        if not 0 <= row < len(self._draws):
-            steps = torch.arange(self._time, self._time + max(1, BLOCK // self.n), device=self.device)
-            self._draws = streams.uniform(self._keys, steps.unsqueeze(1)).unbind(0)
-            self._drawn, row = self._time, 0
-        return self._draws[row]
+    def _policy(self, policy: Tensor | None) -> Policy:
+        return policy_of(policy, self.states, self.actions, self.device)
 
-    def _first(self, keys: Tensor, episode: Tensor) -> Tensor:
-        """The first state of the given episodes, int32."""
-        if len(self._starts) == 1:
-            return self._starts.repeat(len(keys))
-        u = ((streams.bits(keys, episode) >> 11) & (2**53 - 1)).double() * 2.0**-53  # [0, 1), fine enough for any S
-        return self._starts[torch.searchsorted(self._start_total, u, right=True).clamp(max=len(self._starts) - 1)]
-
-
-def _by_outcome(table: Tensor) -> Tensor:
-    """[S, A, K] -> [K, S A]."""
-    return table.flatten(0, 1).t().contiguous()
+    def _check_begun(self, verb: str) -> None:
+        if not self._begun:
+            raise RuntimeError(f"the worlds have not begun: call reset() before {verb}()")

@@ -11,6 +11,7 @@ from torch import Tensor
 from envs import observation
 from envs.layout import Layout
 from envs.mdp import TabularMDP
+from envs.observation import ObservationError
 from envs.simulator import Simulator
 
 
@@ -43,6 +44,8 @@ class World:
     action_names: tuple[str, ...] = ()
     """One name for each action; those in `envs.gridworld.MOVES` are drawn as arrows."""
     optimum: Optimum | None = None
+    parts: tuple[World, ...] = ()
+    """Of a mixture, the worlds that follow each other in its tables (see `envs.mixture`); else none."""
     _observed: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -50,10 +53,16 @@ class World:
         """A, the number of actions."""
         return self.mdp.actions
 
+    @property
+    def blocks(self) -> int:
+        """M: world n of a simulator lives for ever in the n % M-th of M equal blocks of states."""
+        return max(1, len(self.parts))
+
     def observe(self, kind: str) -> Shaped[Tensor, "S ..."]:
         """What each state looks like; `kind` is one of `envs.observation.OBSERVATIONS`. Raises ObservationError."""
         if kind not in self._observed:
-            self._observed[kind] = observation.table(kind, self.mdp.states, self.layout)
+            look = observation.table(kind, self.mdp.states, self.layout) if not self.parts else self._side_by_side(kind)
+            self._observed[kind] = look
         return self._observed[kind]
 
     def simulate(
@@ -61,4 +70,19 @@ class World:
     ) -> Simulator:
         """One world for each key, stepped together. Raises ObservationError for an unknown observation."""
         table = self.observe(observation)
-        return Simulator(self.mdp, keys, observation=table, time_limit=self.time_limit, device=device)
+        return Simulator(
+            self.mdp, keys, observation=table, time_limit=self.time_limit, blocks=self.blocks, device=device
+        )
+
+    def _side_by_side(self, kind: str) -> Shaped[Tensor, "S ..."]:
+        """The tables of all parts, one after another; states are numbered through."""
+        if kind == "one-hot":
+            return observation.table(kind, self.mdp.states, None)[self.observe("index")]
+        tables = [part.observe(kind) for part in self.parts]
+        if kind in ("index", "state"):
+            return torch.cat([table + m * len(table) for m, table in enumerate(tables)])
+        for m, table in enumerate(tables):
+            if table.shape != tables[0].shape:
+                shapes = f"{list(tables[0].shape[1:])} in the first and {list(table.shape[1:])} in world {m}"
+                raise ObservationError(f"observation {kind!r} of the worlds of {self.name!r} is {shapes}, expected one")
+        return torch.cat(tables)

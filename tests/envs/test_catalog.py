@@ -1,6 +1,7 @@
 """Every world by name, and a nearest name for one that is not there."""
 
 import re
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -17,7 +18,7 @@ from envs.document import WorldError
         ("four_rooms", "'four-rooms'"),
         ("cartpole", "'CartPole-v1'"),
         ("FrozenLake-v9", "'FrozenLake.*-v1'"),
-        ("quincunx/Cliff", "'quincunx/Cliff-v0'"),
+        ("quincunx/Clif-v0", "'quincunx/[cC]liff-v0'"),
     ],
 )
 def test_an_unknown_world_names_the_nearest(name: str, nearest: str):
@@ -70,6 +71,43 @@ def test_a_world_with_dynamics_is_lifted_with_its_map_and_limit():
     assert cliff.layout.glyphs == ("." * 12, "." * 12, "." * 12, "S" + "C" * 10 + "G")
     taxi = envs.load("Taxi-v4")
     assert (taxi.layout, taxi.mdp.states, len(taxi.action_names)) == (None, 500, 6)
+    assert [envs.load(name).discount for name in ("Taxi-v4", "CliffWalking-v1", "CliffWalkingSlippery-v1")] == [1] * 3
+    assert envs.load("Taxi-v4", {"discount": "0.9"}).discount == 0.9
+
+
+class Coin(gymnasium.Env):
+    """Two states in a P of lists: heads leads on, tails ends."""
+
+    observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(1)
+    P = ([[(0.5, 1, 1.0, False), (0.5, 0, 0.0, True)]], [[(1.0, 1, 0.0, True)]])
+    initial_state_distrib = (0.25, 0.75)
+
+
+def test_a_world_of_somebody_elses_is_lifted_too():
+    gymnasium.register("Coin-v0", Coin, max_episode_steps=7)
+    try:
+        coin = envs.load("Coin-v0")
+    finally:
+        del gymnasium.registry["Coin-v0"]
+    assert isinstance(coin, envs.World)
+    assert (coin.discount, coin.time_limit, coin.layout, coin.action_names) == (0.99, 7, None, ("0",))
+    assert coin.mdp.start.tolist() == [0.25, 0.75]
+    assert coin.mdp.next_state.tolist() == [[[1, 0]], [[1, 1]]]
+
+
+def test_parameters_of_a_maker_are_overrides_like_others(tmp_path: Path):
+    maze = envs.load("maze", {"maze.size": "4", "maze.seed": 9, "reward.goal": "3"})
+    assert (len(maze.layout.glyphs), maze.mdp.reward.max().item()) == (9, 3)
+    file = tmp_path / "corridor.toml"
+    file.write_text('make = "t-maze"\n[cell.junction]\nglyph = "+"\n[cell.n]\nglyph = "n"\n[cell.s]\nglyph = "s"\n')
+    assert envs.load(file, {"t-maze.length": 3}).layout.glyphs[2] == "#S..+#"
+    several = envs.load("maze", {"maze.size": 4, "maze.seed": 9, "maze.count": 3})
+    assert (several.blocks, several.mdp.states) == (3, 3 * 31)
+    assert torch.equal(several.mdp.next_state[:31], envs.load("maze", {"maze.size": 4, "maze.seed": 9}).mdp.next_state)
+    last = envs.load("maze", {"maze.size": 4, "maze.seed": 11}).mdp.next_state
+    assert torch.equal(several.mdp.next_state[62:] - 62, last)
+    with pytest.raises(WorldError, match=r"maze\.toml: override maze\.size=1: "):
+        envs.load("maze", {"maze.size": "1"})
 
 
 def test_overrides_of_a_gymnasium_world_reach_its_constructor():
@@ -80,6 +118,13 @@ def test_overrides_of_a_gymnasium_world_reach_its_constructor():
     worlds = moonlike.simulate(torch.tensor([1]))
     worlds.reset()
     assert worlds.step(torch.tensor([0])).reward.item() == 0.0
+
+
+def test_a_changed_world_has_no_known_optimum():
+    assert envs.load("maze").optimum is not None
+    assert envs.load("maze", {"time_limit": 100}).optimum is not None
+    for changed in ({"maze.size": 11}, {"discount": 0.9}, {"reward.goal": 2, "time_limit": 100}):
+        assert envs.load("maze", changed).optimum is None, changed
 
 
 def test_our_own_id_is_our_own_world():

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.gridworld import KINDS, Grid, build
+from envs.grid import KINDS, Grid
+from envs.gridworld import build
 from envs.language import read
-from envs.mdp import TabularMDP, lift
+from envs.lift import lift
+from envs.mdp import TabularMDP
 from tests.oracles import gridworlds
 
 
@@ -78,7 +80,7 @@ def test_our_cliff_is_gymnasiums_where_an_agent_can_stand():
     assert torch.equal(ours.start, lifted.start)
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize("name", sorted({*envs.names()} - {"car-rental"}))  # which is no grid, and slow
 def test_a_named_world_has_the_optimum_that_its_source_states(name: str):
     world = envs.load(name)
     mdp, known = world.mdp, world.optimum

@@ -1,13 +1,15 @@
 """TabularMDP and lifting: tables are refused when they are none, and a lifted world is Gymnasium's own."""
 
 import dataclasses
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from envs.mdp import MDPError, TabularMDP, lift
+from envs.lift import lift
+from envs.mdp import MDPError, TabularMDP
 
 
 def two_states() -> TabularMDP:
@@ -75,12 +77,21 @@ def gathered(outcomes) -> dict[tuple[int, float, bool], float]:
     return chances
 
 
-IDS = ["FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "CliffWalkingSlippery-v1", "Taxi-v4"]
+WORLDS = [
+    ("FrozenLake-v1", {}),
+    ("FrozenLake-v1", {"is_slippery": False}),
+    ("FrozenLake8x8-v1", {}),
+    ("FrozenLake8x8-v1", {"is_slippery": False}),
+    ("CliffWalking-v1", {}),
+    ("CliffWalkingSlippery-v1", {}),
+    ("Taxi-v4", {}),
+    ("Taxi-v4", {"is_rainy": True}),
+]
 
 
-@pytest.mark.parametrize("name", IDS)
-def test_a_lifted_world_has_the_outcomes_of_gymnasium_in_every_state_and_action(name: str):
-    env = gymnasium.make(name)
+@pytest.mark.parametrize(("name", "options"), WORLDS)
+def test_a_lifted_world_has_the_outcomes_of_gymnasium_in_every_state_and_action(name: str, options: dict[str, Any]):
+    env = gymnasium.make(name, **options)
     mdp = lift(env)
     P = env.unwrapped.P
     assert (mdp.states, mdp.actions) == (env.observation_space.n, env.action_space.n)
@@ -92,20 +103,22 @@ def test_a_lifted_world_has_the_outcomes_of_gymnasium_in_every_state_and_action(
     np.testing.assert_array_equal(mdp.start, env.unwrapped.initial_state_distrib)
 
 
-@pytest.mark.parametrize("name", ["CliffWalking-v1", "Taxi-v4"])
-def test_following_the_table_of_a_deterministic_world_is_walking_in_gymnasium(name: str):
-    env = gymnasium.make(name).unwrapped
+CERTAIN = [WORLDS[1], WORLDS[3], WORLDS[4], WORLDS[6]]
+
+
+@pytest.mark.parametrize(("name", "options"), CERTAIN)
+def test_every_transition_of_a_deterministic_world_is_gymnasiums_step(name: str, options: dict[str, Any]):
+    env = gymnasium.make(name, **options).unwrapped
     mdp = lift(env)
-    rng = np.random.default_rng(5)
-    state, _ = env.reset(seed=5)
-    for action in rng.integers(0, mdp.actions, 3000).tolist():
-        index = (state, action, 0)
-        state, reward, terminated, _, _ = env.step(action)
-        assert (state, reward, terminated) == tuple(
-            t[index].item() for t in (mdp.next_state, mdp.reward, mdp.terminated)
-        )
-        if terminated:
-            state, _ = env.reset()
+    env.reset(seed=5)
+    for s in range(mdp.states):
+        for a in range(mdp.actions):
+            env.s = s
+            arrived, reward, terminated, truncated, _ = env.step(a)
+            k = mdp.prob[s, a].argmax()
+            ours = tuple(table[s, a, k].item() for table in (mdp.next_state, mdp.reward, mdp.terminated))
+            assert mdp.prob[s, a, k] == 1, (s, a)
+            assert (arrived, reward, terminated, truncated) == (*ours, False), (s, a)
 
 
 class Hidden(gymnasium.Env):
@@ -126,6 +139,43 @@ def test_the_start_is_read_off_resets_only_where_they_agree():
     assert lift(Hidden(1)).start.tolist() == [1.0, 0.0]
     with pytest.raises(MDPError, match=r"^Hidden starts in states \[0, 1\] but has no initial_state_distrib"):
         lift(Hidden(2))
+
+
+def test_p_may_be_of_lists_and_of_numpy_numbers():
+    rows = [
+        [[(0.5, 0, 0.0, False), (0.5, 1, 2.0, True)], [(1.0, 1, -1.0, False)]],
+        [[(np.float64(1.0), np.int64(1), np.float32(0.0), np.True_)], [(0.2, 0, 0, 0), (0.3, 0, 1, 0), (0.5, 1, 0, 1)]],
+    ]
+    by_number = {s: dict(enumerate(row)) for s, row in enumerate(rows)}
+    for P in (rows, tuple(rows), by_number, dict(enumerate(rows)), [dict(enumerate(row)) for row in rows]):
+        env = Hidden(1)
+        env.P, env.action_space = P, gymnasium.spaces.Discrete(2)
+        mdp = lift(env)
+        assert mdp.next_state.tolist() == [[[0, 1, 1], [1, 1, 1]], [[1, 1, 1], [0, 0, 1]]]
+        assert mdp.prob.tolist() == [[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]]]
+        assert mdp.reward.tolist() == [[[0, 2, 2], [-1, -1, -1]], [[0, 0, 0], [0, 1, 0]]]
+        assert mdp.terminated[1].tolist() == [[True, True, True], [False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "message"),
+    [
+        (
+            [(1.0, 0, 0.0)],
+            r"^Hidden: P\[1\]\[0\] has \(1\.0, 0, 0\.0\), expected \(prob, next_state, reward, terminated\)$",
+        ),
+        ([(1.0, 0.5, 0.0, False)], r"^Hidden: P\[1\]\[0\] leads to 0\.5, expected the number of a state$"),
+        ([(1.0, 2, 0.0, False)], r"^next_state of state 1, action 0, outcome 0 is 2, expected a state, 0 to 1$"),
+        ([(0.9, 0, 0.0, False)], r"^sum of prob of state 1, action 0 is 0\.9, expected 1$"),
+        ([(1.0, 0, float("nan"), False)], r"^reward of state 1, action 0, outcome 0 is nan"),
+        ([], r"^Hidden: P\[1\]\[0\] is missing or empty, expected 1 actions in each of 2 states$"),
+    ],
+)
+def test_a_malformed_outcome_is_named(outcomes: list[tuple[float, ...]], message: str):
+    env = Hidden(1)
+    env.P[1][0] = outcomes
+    with pytest.raises(MDPError, match=message):
+        lift(env)
 
 
 def test_what_cannot_be_lifted_says_why():

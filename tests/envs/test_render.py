@@ -79,3 +79,46 @@ def test_a_world_without_a_map_cannot_be_drawn():
     for drawn in (picture.text, picture.rgb_array, render.draw):
         with pytest.raises(ValueError, match=r"^Taxi-v4 has no map to draw, expected a grid world$"):
             drawn(taxi)
+
+
+def test_each_mode_is_drawn_with_its_own_states():
+    world = envs.load("key-door")
+    values = torch.arange(world.mdp.states, dtype=torch.float64)
+    lived = world.mdp.lived()
+    for mode in range(len(world.layout.modes)):
+        drawn = {int(word) for word in words(render.draw(world, values, mode=mode)) if word.isdigit()}
+        assert drawn == {s for s in range(world.mdp.states) if lived[s] and world.layout.mode[s] == mode}
+
+
+def test_visits_are_written_where_there_are_any():
+    world = envs.load("cliff")
+    visits = torch.zeros(48)
+    visits[36], visits[24] = 1, 2
+    assert sorted(words(render.draw_visits(world, visits))) == ["1", "2", "G"]
+    assert sorted(words(render.draw_visits(world, visits / 3))) == ["0.33", "0.67", "G"]
+
+
+def test_values_without_end_are_written_so():
+    world = envs.load("frozenlake-4x4")
+    values = torch.ones(16, dtype=torch.float64)
+    values[:3] = torch.tensor([float("inf"), -float("inf"), float("nan")])
+    assert words(render.draw(world, values))[1:4] == ["\u221e", "-\u221e", "?"]
+
+
+def test_copies_of_a_move_are_one_arrow_and_numbers_are_written():
+    bias = envs.load("maximization-bias")
+    assert arrows(render.draw(bias, policy=torch.full((4, 10), 0.1))) == [(-1, 0), (1, 0)] * 2
+    cars = envs.load("car-rental")
+    ax = render.draw(cars, policy=torch.full((441,), 7))
+    assert set(words(ax)) == {"+2"}
+
+
+def test_a_map_of_very_many_cells_is_one_image():
+    rows = "\n".join(["." * 400] * 399 + ["S" + "." * 398 + "G"])
+    world = envs.load("cliff", {"map": rows})
+    ax = render.draw(world, torch.rand(160_000, generator=torch.Generator()), torch.zeros(160_000, dtype=torch.int64))
+    assert (len(ax.images), len(ax.patches), len(words(ax))) == (1, 0, 0)
+    visits = torch.zeros(160_000)
+    visits[:7] = 1
+    (dots,) = render.draw_visits(world, visits).collections
+    np.testing.assert_allclose(dots.get_offsets(), [[c + 0.5, 0.5] for c in range(7)])

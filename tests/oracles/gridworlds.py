@@ -47,7 +47,10 @@ def outcomes(
 def optimal_values(
     next_state: np.ndarray, prob: np.ndarray, reward: np.ndarray, terminated: np.ndarray, discount: float
 ) -> np.ndarray:
-    """V* [S] by value iteration until nothing moves by 1e-13, then checked by the linear solve of its greedy policy."""
+    """V* [S] by value iteration until nothing moves by 1e-13, then checked by the linear solve of its greedy policy.
+
+    Of actions that are equally good the one that sooner comes to an end: the other might wait for ever.
+    """
     S = len(next_state)
     goes_on = discount * ~terminated
     values = np.zeros(S)
@@ -56,7 +59,11 @@ def optimal_values(
         values, before = q.max(1), values
         if np.abs(values - before).max() < 1e-13:
             break
-    greedy = q.argmax(1)
+    best, soon = q >= values[:, None] - 1e-9, np.zeros(S)
+    for _ in range(2 * S if discount == 1 else 1):
+        sooner = np.where(best, (prob * np.where(terminated, 1.0, 0.99 * soon[next_state])).sum(-1), -1.0)  # [S, A]
+        soon = sooner.max(1)
+    greedy = sooner.argmax(1)
     P = np.zeros((S, S))
     for s in range(S):
         np.add.at(P[s], next_state[s, greedy[s]], prob[s, greedy[s]] * goes_on[s, greedy[s]])
