@@ -51,7 +51,7 @@ class QLearningConfig:
     exploration_steps: int = 20_000
     """Steps over which the chance falls from the one to the other. Larger explores longer."""
     observation: str = "index"
-    """What the agent sees: a table needs the state's index."""
+    """What the agent sees: index, or state, which tells apart what looks alike. A table needs a number."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class DQNConfig:
     """Who chooses the next action of the target: the online network (double), or the target network itself, which
     overestimates."""
     observation: str = "one-hot"
-    """What the agent sees of a world that is a table: one-hot, coordinates or planes (read by a CNN). Other worlds show
-    what they show."""
+    """What the agent sees of a world that is a table: one-hot, coordinates, or one of planes, window-5 and rgb, which a
+    CNN reads. Other worlds show what they show."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the perceptron's hidden layers; a CNN has its own. Wider fits more and costs more."""
     norm: bool = True
@@ -108,8 +108,8 @@ def build_q_learning(
     """R tables for `world`. Raises AgentError where the world is no table, or is not seen as an index."""
     if not isinstance(world, World):
         raise AgentError(f"q-learning needs a world that is a table, and {world.name} is none: take dqn")
-    if config.observation != "index":
-        raise AgentError(f"q-learning sees the state's index, not {config.observation!r}: expected observation index")
+    if config.observation not in ("index", "state"):
+        raise AgentError(f"q-learning cannot learn from {config.observation!r}: expected observation index or state")
     return QLearning(
         world.mdp.states,
         world.actions,
@@ -219,7 +219,7 @@ def q_network(
         AgentError: for a bare index, which no network can read.
     """
     if len(shape) == 0:
-        raise AgentError("dqn cannot read a state's index: expected observation one-hot, coordinates or planes")
+        raise AgentError("dqn cannot read a state's index: expected one-hot, coordinates, planes, window-5 or rgb")
     if len(shape) == 3:
         return lambda: (cnn.atari if min(shape[1:]) >= 36 else cnn.grid)(shape, actions)
     return lambda: MLP(math.prod(shape), hidden, actions, norm=norm)

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from scipy import sparse  # type: ignore[import-untyped]  # scipy ships no types
-from scipy.sparse import csgraph, linalg  # type: ignore[import-untyped]  # likewise
+from scipy.sparse import linalg  # type: ignore[import-untyped]  # likewise
 from torch import Tensor
 
 from envs.mdp import TabularMDP
+from rl.graph import reachable, recurrent
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class PolicyError(ValueError):
@@ -77,48 +80,44 @@ class Chain:
         """r + gamma P v."""
         return self.reward + gamma * (self.weight * values[self.next]).sum(-1)
 
-    def values(self, gamma: float) -> Float64[Tensor, "n"]:
-        """The solution of v = r + gamma P v; at gamma 1 with infinities as `rl.dp.evaluate_exactly` tells."""
+    @property
+    def matrix(self) -> Any:
+        """P, sparse [n, n]."""
         n, J = self.next.shape
         edges = (self.weight.flatten().numpy(), self.next.flatten().numpy(), np.arange(n + 1) * J)
         P = sparse.csr_matrix(edges, shape=(n, n))
         P.sum_duplicates()
         P.eliminate_zeros()
-        r = self.reward.numpy()
+        return P
+
+    def values(self, gamma: float) -> Float64[Tensor, "n"]:
+        """The solution of v = r + gamma P v; at gamma 1 with infinities as `rl.dp.evaluate_exactly` tells."""
+        P, r = self.matrix, self.reward.numpy()
         if gamma < 1:
-            return _solve(P * gamma, r)
-        rest = _recurrent(P, self.ends.numpy())  # for ever in a loop
-        gains, costs = _reaches(P, rest & (r > 0)), _reaches(P, rest & (r < 0))
+            return torch.from_numpy(solve(P * gamma, r))
+        rest = recurrent(P, self.ends.numpy())  # for ever in a loop
+        gains, costs = reachable(P.T, rest & (r > 0)), reachable(P.T, rest & (r < 0))
         moving = ~(rest | gains | costs)  # states whose total is finite and not simply 0
-        v = _solve(sparse.diags(moving.astype(np.float64)) @ P, np.where(moving, r, 0.0))
-        v[torch.from_numpy(gains)] = torch.inf
-        v[torch.from_numpy(costs)] = -torch.inf
-        v[torch.from_numpy(gains & costs)] = torch.nan
-        return v
+        v = solve(sparse.diags(moving.astype(np.float64)) @ P, np.where(moving, r, 0.0))
+        v[gains], v[costs], v[gains & costs] = np.inf, -np.inf, np.nan
+        return torch.from_numpy(v)
+
+    def visits(self, first: Float64[Tensor, "n"], gamma: float) -> Float64[Tensor, "n"]:
+        """The solution of d = first + gamma P^T d: how often each state is acted in, from first states drawn so.
+
+        At gamma 1 it is inf in the states that are returned to for ever.
+        """
+        P = self.matrix
+        at = np.flatnonzero(reachable(P, (first > 0).numpy()))  # all others are never visited
+        P = P[at][:, at]
+        rest = recurrent(P, self.ends.numpy()[at]) if gamma == 1 else np.zeros(len(at), np.bool_)
+        moving = sparse.diags((~rest).astype(np.float64))
+        d = np.zeros(len(first))
+        d[at] = np.where(rest, np.inf, solve(gamma * (moving @ P @ moving).T, first.numpy()[at]))
+        return torch.from_numpy(d)
 
 
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-def _solve(P: Any, r: Any) -> Tensor:
+def solve(P: Any, r: Floats) -> Floats:
     """v = r + P v. The system is an M-matrix, so SuperLU needs no pivots to stay exact."""
-    return torch.from_numpy(np.atleast_1d(linalg.spsolve(sparse.identity(len(r), format="csc") - P.tocsc(), r)))
-
-
-def _recurrent(P: Any, ends: Flags) -> Flags:
-    """States that return for ever: those of a strongly connected component that nothing leaves."""
-    count, label = csgraph.connected_components(P, directed=True, connection="strong")
-    edges = P.tocoo()
-    left = np.zeros(count, np.bool_)
-    left[label[edges.row][label[edges.row] != label[edges.col]]] = True
-    left[label[ends]] = True
-    return ~left[label]
-
-
-def _reaches(P: Any, target: Flags) -> Flags:
-    """States from which some path leads into `target`."""
-    while True:
-        wider = target | (P @ target.astype(np.float64) > 0)
-        if (wider == target).all():
-            return target
-        target = wider
+    v: Floats = np.atleast_1d(linalg.spsolve(sparse.identity(len(r), format="csc") - P.tocsc(), r))
+    return v

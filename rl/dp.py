@@ -13,20 +13,22 @@ Learning, 2025, ch. 2-4; at gamma 1, Bertsekas & Tsitsiklis, "An analysis of sto
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from envs.mdp import TabularMDP
+from rl.backup import Backup
+from rl.backup import DPError as DPError
 from rl.chain import Chain
-
-EPS = torch.finfo(torch.float64).eps
-
-
-class DPError(ValueError):
-    """Values that do not exist, or were not reached in the sweeps allowed."""
+from rl.homeward import homeward
+from rl.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,18 @@ class Solution:
     policy: Int64[Tensor, "S"]
     iterations: int
     """Sweeps of value iteration, or improvements of policy iteration."""
+    error: float
+    """No value is further than this from the truth, rounding aside; at gamma 1 there is no such bound: nan."""
 
-    def ties(self, tolerance: float = 1e-8) -> Float64[Tensor, "S A"]:
-        """The policy that takes every optimal action equally often; within `tolerance` of the best is optimal."""
-        best = self.q >= self.values[:, None] - tolerance * (1 + self.values[:, None].abs())
+    def ties(self) -> Float64[Tensor, "S A"]:
+        """The policy that takes every optimal action equally often."""
+        best = ties(self.q)
         return best.double() / best.sum(-1, keepdim=True)
+
+
+def ties(q: Float64[Tensor, "S A"], tolerance: float = 1e-8) -> Bool[Tensor, "S A"]:
+    """The best actions of each state: those within `tolerance` of the best, in units of the state's largest |q|."""
+    return q >= q.amax(-1, keepdim=True) - tolerance * q.abs().amax(-1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -53,89 +62,123 @@ class HorizonSolution:
     policy: Int64[Tensor, "T S"]
 
 
-class Backup:
-    """Bellman's backup of one world, its tables laid out once.
-
-    Raises:
-        DPError: for a gamma outside 0 ... 1.
-    """
-
-    def __init__(self, mdp: TabularMDP, gamma: float) -> None:
-        if not 0 <= gamma <= 1:
-            raise DPError(f"gamma is {gamma!r}, expected a number from 0 to 1")
-        self.reward = mdp.expected_reward()  # [S, A]
-        self.weight = gamma * mdp.prob * ~mdp.terminated  # [S, A, K], discounted
-        self.next = mdp.next_state.flatten()  # [S A K]
-
-    def __call__(self, values: Float64[Tensor, "S"]) -> Float64[Tensor, "S A"]:
-        """q(s, a) when the successors are worth `values`."""
-        return self.reward + (self.weight * values.index_select(0, self.next).view_as(self.weight)).sum(-1)
-
-
 def value_iteration(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10, sweeps: int = 100_000) -> Solution:
     """v <- max_a q until v is within `tolerance` of v* (Sutton & Barto sec. 4.4).
 
     The bound is that of a contraction: |v - v*| <= gamma / (1 - gamma) |change| (Puterman 1994, thm 6.3.1); rounding
     limits it to about 1e-16 |v*| / (1 - gamma). At gamma 1 there is no such bound, and the last change itself is
-    brought below `tolerance`.
+    brought below `tolerance`. Then it goes on until no value changes by more than `tolerance` of itself, so that a
+    value like 0.99^20000 is right too and the greedy policy leads home from there; but no more than S sweeps, in
+    which any news comes everywhere.
 
     Raises:
         DPError: when `sweeps` did not suffice. At gamma 1 that is a world whose optimum is infinite.
     """
     backup = Backup(mdp, gamma)
-    values = torch.zeros(mdp.states, dtype=torch.float64)
-    for sweep in range(1, sweeps + 1):
-        former, values = values, backup(values).amax(-1)
-        change = float((values - former).abs().max())
-        error = change if gamma == 1 else change * gamma / (1 - gamma)
-        if error <= tolerance or change <= 2 * EPS * float(values.abs().max()):
-            q = backup(values)
-            return Solution(values=q.amax(-1), q=q, policy=q.argmax(-1), iterations=sweep)
-    why = (
-        "with rewards that recur for ever the values are infinite: take gamma < 1 or finite_horizon"
-        if gamma == 1
-        else ""
-    )
-    raise DPError(
-        f"value iteration at gamma {gamma!r} still changes by {change:.3g} after {sweeps} sweeps {why}".rstrip()
+    v = Sweeps(backup)
+    for _ in range(sweeps):
+        v.sweep()
+        error = v.change if gamma == 1 else v.change * gamma / (1 - gamma)
+        if error <= tolerance or v.at_rest():
+            break
+    else:
+        why = (
+            "with rewards that recur for ever the values are infinite: take gamma < 1 or finite_horizon"
+            if gamma == 1
+            else ""
+        )
+        raise DPError(
+            f"value iteration at gamma {gamma!r} still changes by {v.change:.3g} after {sweeps} sweeps {why}".rstrip()
+        )
+    for _ in range(mdp.states):
+        if v.settled(tolerance):
+            break
+        v.sweep()
+    q = backup(torch.from_numpy(v.values))
+    values = q.amax(-1)
+    residual = float((values - torch.from_numpy(v.values)).abs().max())
+    return Solution(
+        values=values,
+        q=q,
+        policy=_greedy(mdp, q, gamma),
+        iterations=v.count,
+        error=math.nan if gamma == 1 else residual * gamma / (1 - gamma),
     )
 
 
-def policy_iteration(mdp: TabularMDP, gamma: float) -> Solution:
+def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Solution:
     """Evaluate exactly, act greedily, until nothing improves (Sutton & Barto sec. 4.3); finite and exact.
 
+    With `epsilon` the best policy among those that take every action with at least epsilon / A: the greedy action gets
+    1 - epsilon + epsilon / A (Sutton & Barto sec. 5.4; Zhao sec. 5.4). The values are then those of that policy.
     It begins at the greedy policy of the uniformly random one, which at gamma 1 ends every episode wherever any does.
 
     Raises:
-        DPError: at gamma 1, for a world where random steps never end and rewards recur: no policy can be judged.
+        DPError: for an epsilon outside 0 ... 1; at gamma 1, for a world where random steps never end and rewards recur:
+            no policy can be judged.
     """
+    if not 0 <= epsilon <= 1:
+        raise DPError(f"epsilon is {epsilon!r}, expected a chance from 0 to 1")
     backup = Backup(mdp, gamma)
-    values = evaluate_exactly(mdp, torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64), gamma)
+    S, A = mdp.states, mdp.actions
+    values = evaluate_exactly(mdp, torch.full((S, A), 1 / A, dtype=torch.float64), gamma)
     if not values.isfinite().all():
         raise DPError(f"at gamma {gamma!r} the random policy of this world has no finite value: take gamma < 1")
     policy = backup(values).argmax(-1)
-    for iteration in range(1, mdp.states * mdp.actions + 2):
-        values = evaluate_exactly(mdp, policy, gamma)
+    for iteration in range(1, S * A + 2):
+        values = evaluate_exactly(mdp, soft(policy, A, epsilon) if epsilon else policy, gamma)
         q = backup(values)
         better = q.amax(-1) > q.gather(-1, policy[:, None])[:, 0] + 1e-12 * (1 + values.abs())
         if not better.any():
-            return Solution(values=values, q=q, policy=q.argmax(-1), iterations=iteration)
+            residual = float((epsilon * q.mean(-1) + (1 - epsilon) * q.amax(-1) - values).abs().max())
+            return Solution(
+                values=values,
+                q=q,
+                policy=_greedy(mdp, q, gamma),
+                iterations=iteration,
+                error=math.nan if gamma == 1 else residual / (1 - gamma),
+            )
         policy = torch.where(better, q.argmax(-1), policy)
     raise DPError(
         f"policy iteration at gamma {gamma!r} went on after {iteration} improvements: its values are too close"
     )
 
 
-def finite_horizon(mdp: TabularMDP, horizon: int, gamma: float = 1.0) -> HorizonSolution:
-    """Backward induction: the best that can be had in at most `horizon` steps (Puterman 1994, sec. 4.5)."""
+def soft(policy: Int64[Tensor, "S"], actions: int, epsilon: float) -> Float64[Tensor, "S A"]:
+    """The epsilon-greedy policy around `policy`: its action with 1 - epsilon + epsilon / A, each other epsilon / A."""
+    return epsilon / actions + (1 - epsilon) * one_hot(policy, actions).double()
+
+
+def backward(
+    mdp: TabularMDP, gamma: float = 1.0, epsilon: float = 0.0
+) -> Iterator[tuple[Float64[Tensor, "S"], Float64[Tensor, "S A"]]]:
+    """v and q with 1, 2, 3, ... steps to go, acting as well as can be (Puterman 1994, sec. 4.5).
+
+    With `epsilon` the best is sought among the epsilon-greedy: v = (1 - epsilon) max q + epsilon mean q.
+    """
     backup = Backup(mdp, gamma)
-    values, policy = [torch.zeros(mdp.states, dtype=torch.float64)], []
-    for _ in range(horizon):
-        q = backup(values[-1])
-        values.append(q.amax(-1))
-        policy.append(q.argmax(-1))
-    policies = torch.stack(policy) if policy else torch.empty((0, mdp.states), dtype=torch.int64)
-    return HorizonSolution(values=torch.stack(values), policy=policies)
+    values = torch.zeros(mdp.states, dtype=torch.float64)
+    while True:
+        q = backup(values)
+        values = (1 - epsilon) * q.amax(-1) + epsilon * q.mean(-1) if epsilon else q.amax(-1)
+        yield values, q
+
+
+def finite_horizon(mdp: TabularMDP, horizon: int, gamma: float = 1.0) -> HorizonSolution:
+    """The best that can be had in at most `horizon` steps, by backward induction; in memory linear in `horizon`."""
+    values, policy = [torch.zeros(mdp.states, dtype=torch.float64)], [torch.empty(0, mdp.states, dtype=torch.int64)]
+    for best, q in islice(backward(mdp, gamma), horizon):
+        values.append(best)
+        policy.append(q.argmax(-1)[None])
+    return HorizonSolution(values=torch.stack(values), policy=torch.cat(policy))
+
+
+def _greedy(mdp: TabularMDP, q: Float64[Tensor, "S A"], gamma: float) -> Int64[Tensor, "S"]:
+    """A best action for each state, of equal ones the first; at gamma 1 one that brings the end nearer.
+
+    Undiscounted, an action that only waits (the gambler's stake of 0) is as good as the best, but not for ever.
+    """
+    return homeward(mdp, ties(q)) if gamma == 1 else q.argmax(-1)
 
 
 def policy_evaluation(

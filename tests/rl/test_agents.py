@@ -59,7 +59,7 @@ def test_what_is_refused() -> None:
         defaults("dqm", "cliff")
     with pytest.raises(AgentError, match="needs a world that is a table, and CartPole-v1 is none: take dqn"):
         build_q_learning(QLearningConfig(), pole, 1, 0)
-    with pytest.raises(AgentError, match="sees the state's index, not 'planes'"):
+    with pytest.raises(AgentError, match="cannot learn from 'planes'"):
         build_q_learning(QLearningConfig(observation="planes"), lake, 1, 0)
     with pytest.raises(AgentError, match="cannot read a state's index"):
         build_dqn(DQNConfig(observation="index"), lake, 1, 0)
