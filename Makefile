@@ -32,8 +32,15 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)
-	@$(BIN)/python benchmarks/worlds.py
+PEERS := .venv-peers/.installed
+$(PEERS): benchmarks/peers.txt
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@echo "installing the peers into .venv-peers (once; about a minute)"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $(PEERS)
+
+bench: $(STAMP) $(PEERS)
+	@$(BIN)/qx bench worlds
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -45,7 +45,8 @@ def _maps(
     """V* with every optimal action, beside the values and greedy actions of the replica in the middle."""
     values, policy = _exact(world, gamma)
     render.draw(world, values=values, policy=policy, title="exact: V* and its arrows", ax=exact)
-    middle = int(np.argsort(result["returns"])[len(result["returns"]) // 2])
+    returns = [-np.inf if r is None else r for r in result["returns"]]  # None: a policy that costs for ever
+    middle = int(np.argsort(returns)[len(returns) // 2])
     q = agent.q_values(world.observe(observation))[middle].cpu().double()
     title = f"learned: replica {middle + 1} of {len(result['returns'])}, the median"
     render.draw(world, values=q.amax(-1), policy=q.argmax(-1), title=title, ax=learned)

@@ -97,15 +97,21 @@ class TrainJob:
         agent_report.draw(run, self.world, self.agent, self.options.agent.observation, self.gamma, result)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-        low, high = result["ci95"]
-        rows = [("iqm", f"{result['iqm']:.4g}   95% interval {low:.4g} to {high:.4g}, {result['replicas']} replicas")]
+        low, high = (_number(end) for end in result["ci95"])
+        iqm = f"{_number(result['iqm'])}   95% interval {low} to {high}, {result['replicas']} replicas"
+        rows = [("iqm", iqm)]
         if result["optimal_return"] is not None:
-            rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {round(result['gap'], 9) + 0.0:.3g}"))
+            rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {_number(result['gap'])}"))
         rows.append(("measure", str(result["measure"])))
         played = result["episode_returns"]
         if played is not None and result["optimal_return"] is not None:
             rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of greedy episodes"))
         return [*rows, ("run", str(result["run"]))]
+
+
+def _number(found: float | None) -> str:
+    """A number of the result in words; None is one without end: undiscounted, a greedy policy may cost for ever."""
+    return "infinite" if found is None else f"{round(found, 9) + 0.0:.4g}"
 
 
 def train(args: Sequence[str]) -> dict[str, Any]:

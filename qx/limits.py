@@ -16,13 +16,13 @@ HOLDS = {ABOVE: float.__gt__, LEAST: float.__ge__, UNDER: float.__lt__, MOST: fl
 
 Limits = tuple[tuple[str, float], ...]
 COUNTS = """steps replicas episodes worlds report_every batch_size capacity train_every gradient_steps target_every
-    hidden examples count n rows width depth heads length multipliers blocks"""
+    hidden examples count n rows width depth heads length multipliers blocks sizes horizon"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
     weight_decay anchor omega attention"""
 LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),
-    **dict.fromkeys(["learning_rate", "alpha", "beta", "clip"], ((ABOVE, 0),)),
+    **dict.fromkeys(["learning_rate", "alpha", "beta", "clip", "seconds"], ((ABOVE, 0),)),
     **dict.fromkeys(["gamma", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
     **dict.fromkeys(["beta2", "ema"], ((LEAST, 0), (UNDER, 1))),
 }

@@ -18,6 +18,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 
   qx worlds                   the worlds there are: size, optimal return, source
   qx solve WORLD              exact values, policy and optimal return
+  qx play WORLD               walk through it by keyboard
   qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
 
   qx diffuse DATA             train a diffusion model
@@ -27,6 +28,8 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx sft DATA                 train a language model on demonstrations
   qx dpo PAIRS --model RUN    train it further on preference pairs
 
+  qx bench worlds             steps a second beside the peers, in one run
+
   qx eval RUN                 evaluate what a run trained
   qx resume RUN               go on with a run that was interrupted or killed
 
@@ -35,18 +38,20 @@ Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx CO
 
 def commands() -> dict[str, Callable[[Sequence[str]], dict[str, Any]]]:
     """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
-    from qx import agents, demo, diffusion, preferences, runs, worlds
+    from qx import agents, bench, demo, diffusion, play, preferences, runs, solve, worlds
 
     return {
         "demo": demo.demo,
         "worlds": worlds.worlds,
-        "solve": worlds.solve,
+        "solve": solve.solve,
+        "play": play.play,
         "train": agents.train,
         "diffuse": diffusion.diffuse,
         "sample": diffusion.sample,
         "pairs": preferences.pairs,
         "sft": preferences.sft,
         "dpo": preferences.dpo,
+        "bench": bench.bench,
         "eval": runs.evaluate,
         "resume": runs.resume,
     }

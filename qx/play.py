@@ -1,0 +1,199 @@
+"""`qx play`: walk through a world by keyboard, in the terminal, with the exact optimum at one's elbow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+import envs
+from envs import picture
+from envs.layout import Layout
+from lab import checkpoint, console
+from lab.run import Run, plain
+from qx import keymap, runs
+from qx.agents import TrainJob
+from qx.jobs import device_of, write_result
+from qx.keyboard import keyboard
+from qx.usage import Common, UsageError, parse
+from qx.walk import Walk
+from qx.worlds import discount, overrides, table_world
+from rl.evaluate import STATES, exact_returns
+
+HINTS, AGENT, RESTART, QUIT = "?h", "g", "r", "q"
+SAID = 4  # best actions that a hint names
+BELOW = 10  # lines of the terminal that are not the map's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play(Common):
+    """Walk through a world by keyboard: arrows or WASD, ? for the best action, r for a new episode, q to quit."""
+
+    world: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORLD")]
+    """A name from `qx worlds`, a TOML file, or a Gymnasium id with known dynamics (FrozenLake-v1)."""
+    run: Path | None = None
+    """A run of `qx train` on this world: g lets its agent take a step."""
+    observation: str | None = None
+    """Show what an agent sees as well: index, coordinates, window-3, ... (see `qx train`)."""
+    gamma: float | None = None
+    """Discount in [0, 1]; by default the world's own."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Change the world: KEY=VALUE, e.g. --set reward.forbidden=-10. Repeat for more."""
+
+
+def play(args: Sequence[str]) -> dict[str, Any]:
+    """`qx play WORLD`."""
+    options = parse(Play, args, "qx play")
+    device_of(options)
+    world = table_world(options.world, overrides(options.set))
+    seen = None if options.observation is None else world.observe(options.observation)
+    walk = Walk(world, options.seed, discount(options.gamma, world.discount))
+    agent = None if options.run is None else _agent(options.run, world, options)
+    with _screen() as show, keyboard() as pressed:
+        view = View(walk, agent, seen)
+        show(view.frame(), "")
+        with suppress(KeyboardInterrupt):  # as good as q
+            for key in keymap.actions(pressed, world.action_names):
+                if key == QUIT:
+                    break
+                said = view.press(key)
+                show(view.frame(), said)
+    result = plain(walk.result())
+    write_result(options, result)
+    console.out.print(walk.summary(), markup=False, soft_wrap=True)
+    return dict(result)
+
+
+class View:
+    """A walk as it is seen, and what a key does to it."""
+
+    def __init__(self, walk: Walk, agent: Int64[Tensor, "S"] | None, seen: Shaped[Tensor, "S ..."] | None) -> None:
+        self.walk, self.agent, self.seen = walk, agent, seen
+        self.colour = sys.stdout.isatty()
+
+    def press(self, key: str | int) -> str:
+        """Do what a key asks for; returns what there is to say about it."""
+        walk, names = self.walk, self.walk.world.action_names
+        if key == RESTART:
+            walk.restart()
+            return "a new episode"
+        if walk.ended and (isinstance(key, int) or key in (AGENT, *HINTS)):
+            return "the episode is over: r begins another, q quits"
+        if key == AGENT:
+            if self.agent is None:
+                return "there is no agent here: give one by --run"
+            key = int(self.agent[walk.state])
+        if isinstance(key, int):
+            walk.act(key)
+            after = "" if not walk.ended else ", cut by the time limit" if walk.truncated else ", the end"
+            return f"{names[key]}: reward {walk.reward:g}{after}"
+        if key in HINTS:
+            if not walk.best:
+                return f"no hint: {walk.trouble}"
+            if len(walk.best) > SAID:
+                return f"best here: {walk.best[0]}, and {len(walk.best) - 1} others as good"
+            return "best here: " + " or ".join(walk.best)
+        return ""
+
+    def frame(self) -> str:
+        """The map, the numbers and the keys."""
+        walk = self.walk
+        ahead = "" if walk.ahead is None else f"   best from here {walk.ahead:.6g}"
+        lines = [
+            f"{walk.world.name}   episode {walk.episodes}   gamma {walk.gamma:g}",
+            self._map(),
+            f"state {walk.state}   steps {walk.steps}   last reward {walk.reward:g}",
+            f"return {walk.returned:.6g}{ahead}",
+        ]
+        if self.seen is not None:
+            lines.append(f"observation {_words(self.seen[walk.state])}")
+        agent = "   g the agent's step" if self.agent is not None else ""
+        lines.append(keymap.legend(walk.world.action_names))
+        lines.append(f"? hint{agent}   r restart   q quit")
+        return "\n".join(lines)
+
+    def _map(self) -> str:
+        world, state = self.walk.world, self.walk.state
+        if world.parts:  # of a mixture, the world that one is in
+            part, state = divmod(state, world.mdp.states // len(world.parts))
+            world = world.parts[part]
+        if world.layout is None:
+            return f"state {state} of {world.mdp.states} (this world has no map)"
+        drawn = picture.terminal if self.colour else picture.text
+        return drawn(dataclasses.replace(world, layout=_around(world.layout, state)), state)
+
+
+def _around(layout: Layout, state: int) -> Layout:
+    """As much of the map around the agent as the terminal shows."""
+    room = shutil.get_terminal_size()
+    row, col = layout.cell[state].tolist()
+    rows, cols = max(3, room.lines - BELOW), max(3, room.columns // 2)
+    top = min(max(0, row - rows // 2), max(0, layout.rows - rows))
+    left = min(max(0, col - cols // 2), max(0, layout.cols - cols))
+    if layout.rows <= rows and layout.cols <= cols:
+        return layout
+    return dataclasses.replace(
+        layout,
+        glyphs=tuple(line[left : left + cols] for line in layout.glyphs[top : top + rows]),
+        look=layout.look[:, top : top + rows, left : left + cols],
+        cell=layout.cell - torch.tensor([top, left]),
+    )
+
+
+def _words(seen: Shaped[Tensor, "*shape"]) -> str:
+    """An observation in text: a number, a list of them, or the size of a picture and how bright it is."""
+    if seen.ndim == 0:
+        return str(int(seen))
+    if seen.ndim == 1:
+        return " ".join(f"{v:g}" for v in seen.tolist()) if len(seen) <= 12 else f"1 at {int(seen.argmax())}"
+    if seen.dtype == torch.uint8:
+        return f"{list(seen.shape)} pixels"
+    top = torch.cat([torch.full_like(seen[:1], 0.5), seen]).argmax(0)  # [H, W], 0 where no plane is set
+    return "(by plane)\n" + "\n".join("".join(".123456789"[min(i, 9)] for i in row) for row in top.tolist())
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[str, str], None]]:
+    """Where frames go: over each other on a page of their own in a terminal, which is then as before; else in a row."""
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        yield lambda frame, said: print(f"{said}\n{frame}" if said else frame, end="\n\n")
+        return
+
+    def show(frame: str, said: str) -> None:
+        sys.stdout.write(f"\x1b[H\x1b[J{frame}\n\n{said}\n")
+        sys.stdout.flush()
+
+    try:
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")  # another page, no cursor
+        yield show
+    finally:
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+
+
+def _agent(path: Path, world: envs.World, options: Play) -> Int64[Tensor, "S"]:
+    """The greedy actions of a run's best replica. Raises UsageError for a run on another world."""
+    run = Run.open(path)
+    job = runs.reopen(run, Common(device=options.device))
+    if not isinstance(job, TrainJob) or not isinstance(job.world, envs.World):
+        raise UsageError(f"--run {path}: made by `qx {run.command}`, expected a run of `qx train` on {world.name}")
+    seen = job.options.agent.observation
+    ours, theirs = world.observe(seen), job.world.observe(seen)
+    if job.world.name != world.name or ours.shape != theirs.shape or job.world.actions != world.actions:
+        raise UsageError(f"--run {path}: its world is {job.world.name}, expected {world.name} with the same --set")
+    job.trainer.load_state_dict(checkpoint.load(run.path / "checkpoint").state)
+    returns, _, _ = exact_returns(job.agent, job.world, gamma=job.gamma, observation=seen)
+    best = int(returns.nan_to_num(nan=-math.inf).argmax())
+    q = torch.cat([job.agent.q_values(part.to(job.agent.device))[best].cpu() for part in torch.split(ours, STATES)])
+    return q.argmax(-1)

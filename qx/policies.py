@@ -1,0 +1,104 @@
+"""A policy as a person gives it: `uniform`, or a JSON file with an action, or the chance of each action, for each cell.
+
+Read is what `qx solve --json` prints and `result.json` holds: the list under "policy" (of a world with several modes
+those under "modes"); or a plain list. Entries stand in map order, row by row with the walls, mode after mode, or in
+state order. Each is the name or the number of an action, a list of A chances, or null where nothing is decided.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+import envs
+from qx.cells import cell_states, has_map
+from qx.limits import UsageError
+
+
+def chance_of(word: str) -> float | None:
+    """The X of "epsilon:X", None for another word. Raises UsageError when X is no chance."""
+    name, colon, number = word.partition(":")
+    if not (colon and name == "epsilon"):
+        return None
+    try:
+        epsilon = float(number)
+    except ValueError:
+        epsilon = math.nan
+    if not 0 <= epsilon <= 1:
+        raise UsageError(f"--policy {word}: expected a chance from 0 to 1, for example epsilon:0.1")
+    return epsilon
+
+
+def read(word: str, world: envs.World) -> Shaped[Tensor, "*policy"]:
+    """The policy that `word` names: Int64 `[S]`, or Float64 `[S, A]`.
+
+    Raises:
+        UsageError: for a file that cannot be read, or an entry that does not fit the world; it names the entry.
+    """
+    S, A = world.mdp.states, world.actions
+    if word == "uniform":
+        return torch.full((S, A), 1 / A, dtype=torch.float64)
+    path = Path(word)
+    entries = _listed(path)
+    states = list(range(S))
+    if has_map(world) and len(entries) != S:
+        states = cell_states(world).ravel().tolist()
+    if len(entries) != len(states):
+        cells = f", one a state, or {len(states)}, one a cell" if len(states) != S else ", one a state"
+        raise UsageError(f"{path}: its policy has {len(entries)} entries, expected {S}{cells}")
+    rows: list[Any] = [0] * S  # a gate that looks like a wall has a state, but no entry
+    idle = (~world.mdp.lived()).tolist()
+    for index, (entry, state) in enumerate(zip(entries, states, strict=True)):
+        if state >= 0 and not (entry is None and idle[state]):
+            rows[state] = _entry(entry, f"{path}: entry {index}", world)
+    if any(isinstance(row, list) for row in rows):
+        certain = torch.eye(A, dtype=torch.float64).tolist()
+        return torch.tensor([row if isinstance(row, list) else certain[row] for row in rows], dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def _listed(path: Path) -> list[Any]:
+    """The entries of a file: a list itself, or what an object has under "modes" or "policy"."""
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), ["uniform"])
+        hint = "; did you mean 'uniform'?" if near else ""
+        raise UsageError(f"--policy {path}: no such file; expected uniform, epsilon:0.1 or a JSON file{hint}")
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
+    if isinstance(found, dict) and isinstance(modes := found.get("modes"), list):
+        found = [_policy_of(mode, path) for mode in modes]
+        return [entry for policy in found for entry in policy]
+    return _policy_of(found, path)
+
+
+def _policy_of(found: Any, path: Path) -> list[Any]:
+    found = found.get("policy") if isinstance(found, dict) else found
+    if not isinstance(found, list):
+        raise UsageError(f'{path}: has no list of actions, expected one, or an object with one under "policy"')
+    return found
+
+
+def _entry(entry: Any, where: str, world: envs.World) -> int | list[float]:
+    """The number of an action, or A chances that sum to 1."""
+    names, A = world.action_names, world.actions
+    if isinstance(entry, str) and entry in names:
+        return names.index(entry)
+    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < A:
+        return entry
+    if isinstance(entry, list):
+        numbers = [float(p) for p in entry if isinstance(p, int | float) and not isinstance(p, bool) and p >= 0]
+        if len(numbers) == len(entry) == A and abs(sum(numbers) - 1) <= 1e-6:
+            return [p / sum(numbers) for p in numbers]
+        raise UsageError(f"{where} is {json.dumps(entry)}, expected {A} chances, at least 0, that sum to 1")
+    near = difflib.get_close_matches(str(entry), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"{where} is {json.dumps(entry)}, expected one of {', '.join(names)}, or 0 to {A - 1}{hint}")

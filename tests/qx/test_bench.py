@@ -1,0 +1,84 @@
+"""`qx bench worlds`: the keys that it prints, what was not measured and why, and numbers that are what they say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import peers, worlds
+from qx import main
+from qx.bench import _ratios, _words
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ways of ours, neither compiled."""
+    ways = [way for way in worlds.ours("cpu") if way.mode != "compile"]
+    monkeypatch.setattr(worlds, "ours", lambda device: [ways[0], ways[-1]])
+
+
+@pytest.mark.usefixtures("small")
+def test_one_run_gives_a_table_a_picture_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--seconds", "0.02", "--sizes", "1", "64", "--peers", "gymnasium", "--device", "cpu"]
+    assert main.main(["bench", "worlds", *args, "--json", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert "random steps a second" in said
+    assert (tmp_path / "run" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    rows = {(row["name"], row["worlds"]): row["steps_per_second"] for row in found["results"]}
+    assert {n for _, n in rows} == {1, 64}
+    ours = [name for name, n in rows if name.startswith("quincunx") and n == 64]
+    assert len(ours) == 2
+    assert all(rows[name, n] > 100 for name in ours for n in (1, 64))
+    assert found["ratios"]["ours over Gymnasium"] == pytest.approx(
+        max(rows[name, n] for name in ours for n in (1, 64)) / max(rows[worlds.PEERS["gymnasium"], n] for n in (1, 64))
+    )
+
+
+@pytest.mark.usefixtures("small")
+def test_a_peer_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QX_PEERS_PYTHON", "/bin/false")
+    (found,) = worlds.peer("navix", [16], 0.1)
+    assert found.steps_per_second is None
+    assert found.note == "not installed: pip install -r benchmarks/peers.txt"
+
+
+def test_a_size_beyond_the_budget_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Building and one call of 10 worlds takes 2 s here, so 100 would take 20 s."""
+    monkeypatch.setitem(peers.PEERS, "slow", lambda n, generator: peers.Ready(lambda: 1.0, 1, n / 5))
+    monkeypatch.setattr("sys.argv", ["peers.py", "slow", "0.01", "10", "10", "100"])
+    peers.main()
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["steps_per_second"] > 0
+    assert second == {"worlds": 100, "skipped": "it would take 20 s"}
+
+
+def test_a_rate_is_steps_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which every call takes a quarter of a second."""
+    now = [0.0]
+
+    def call() -> torch.Tensor:
+        now[0] += 0.25
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    assert worlds._rate(call, 1000, 2.0, "cpu") == 4000
+    assert peers.rate(peers.Ready(lambda: float(call()), 10, 0.0), 100, 2.0) == 4000
+
+
+def test_ratios_are_of_the_best_and_only_of_what_was_measured() -> None:
+    rows = [("quincunx a", 100.0), ("quincunx b", 300.0), (worlds.PEERS["navix"], 10.0), (worlds.PEERS["gymnax"], 20.0)]
+    found = _ratios(
+        [worlds.Result(name, 1, x) for name, x in rows] + [worlds.Result(worlds.PEERS["gymnasium"], 1, None)]
+    )
+    assert found == {"ours over the fastest JAX peer": 15.0}
+    assert [_words(x) for x in (None, 96_000, 10.4e6, 1.234e9, 7.0)] == ["-", "96k", "10.4M", "1.23G", "7"]
+
+
+def test_a_size_below_one_and_an_unknown_peer_are_wrong_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["bench", "worlds", "--sizes", "0"]) == 2
+    assert "--sizes 0: expected at least 1" in capsys.readouterr().err
+    assert main.main(["bench", "worlds", "--peers", "brax"]) == 2
