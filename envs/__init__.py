@@ -18,15 +18,15 @@
 | mixture     | several worlds of one size as one                                         |
 | gymworlds   | any Gymnasium environment                                                 |
 | observation | what a state looks like                                                   |
-| layout      | the map behind a world; picture: one moment of it (mosaic, tiles, screen) |
+| layout      | the map behind a world; picture: one moment of it (pixels draws it)       |
 | render      | a figure of a world: values, policy, visits                               |
 | gym         | our worlds as Gymnasium environments; vector: N of them in one            |
 """
 
 from envs.catalog import load, names
-from envs.document import WorldError
 from envs.gym import register
 from envs.gymworlds import GymWorld
+from envs.language.document import WorldError
 from envs.lift import lift
 from envs.mdp import MDPError, TabularMDP
 from envs.mixture import mix

@@ -21,8 +21,8 @@ import torch
 from gymnasium import spaces
 
 from envs import language
-from envs.document import WorldError, near, value_of
 from envs.gymworlds import GymWorld, bare, obs_shape
+from envs.language.document import WorldError, near, value_of
 from envs.layout import LOOKS, Layout
 from envs.lift import lift, shows_table
 from envs.mdp import MDPError, TabularMDP

@@ -18,10 +18,11 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from envs import catalog, picture, sampling
+from envs import catalog, picture
 from envs.mdp import TabularMDP
 from envs.observation import bounds
-from envs.screen import Screen
+from envs.pixels.screen import Screen
+from envs.simulator import sampling
 from envs.world import World
 from lab import streams
 

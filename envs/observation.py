@@ -8,7 +8,7 @@
 | coordinates | float32 [2 + V], row and column, each from -1 (first) to 1 (last), and the V badges           |
 | planes      | float32 [C, H, W], 0 or 1: the agent, a plane for each look of the map, one for each badge    |
 | window-K    | float32 [C - 1, K, K], K odd: the planes but the agent's, cut out around it; walls beyond     |
-| rgb         | uint8 [3, H', W'], the picture of `envs.mosaic`, at least 36 pixels high and wide             |
+| rgb         | uint8 [3, H', W'], the picture of `envs.pixels.mosaic`, at least 36 pixels high and wide             |
 
 The looks are those of `PLANES`, and after them any other but floor and start that occurs in the world. Badges are what
 is seen besides the map, keys in hand or a cue (see `envs.layout`). Where a world hides something, states that look
@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from envs import mosaic
 from envs.layout import LOOKS, Layout
+from envs.pixels import mosaic
 
 PLANES = ("wall", "goal", "forbidden", "hole")
 LIMIT = 2**32  # bytes of a table: 4 GiB

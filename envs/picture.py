@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 
-from envs import mosaic, tiles
 from envs.layout import LOOKS, Layout
-from envs.tiles import AGENT as AGENT
-from envs.tiles import COLOURS as COLOURS
-from envs.tiles import PAPER as PAPER
-from envs.tiles import rgb as rgb
+from envs.pixels import mosaic, tiles
+from envs.pixels.tiles import AGENT as AGENT
+from envs.pixels.tiles import COLOURS as COLOURS
+from envs.pixels.tiles import PAPER as PAPER
+from envs.pixels.tiles import rgb as rgb
 from envs.world import World
 
 SIDE = 2048  # pixels that a picture is long, at most, where a cell can be that small

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import envs
-from envs.document import WorldError
+from envs.language.document import WorldError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs.grid import KINDS, Grid
 from envs.gridworld import build
+from envs.gridworld.grid import KINDS, Grid
 from envs.language import read
 from envs.lift import lift
 from envs.mdp import TabularMDP

@@ -215,7 +215,7 @@ class Terminal(io.StringIO):
 def test_a_person_sees_the_map_in_place_and_at_a_pace(monkeypatch: pytest.MonkeyPatch):
     out, pauses = Terminal(), []
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr("envs.screen.time.sleep", pauses.append)
+    monkeypatch.setattr("envs.pixels.screen.time.sleep", pauses.append)
     env = GridWorldEnv("frozenlake-4x4", render_mode="human")
     env.reset(seed=0)
     for action in (2, 2, 1):
@@ -233,7 +233,7 @@ def test_a_person_sees_the_map_in_place_and_at_a_pace(monkeypatch: pytest.Monkey
 def test_a_map_that_wraps_is_drawn_over_whole(monkeypatch: pytest.MonkeyPatch):
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr("envs.screen.time.sleep", lambda _: None)
+    monkeypatch.setattr("envs.pixels.screen.time.sleep", lambda _: None)
     monkeypatch.setenv("COLUMNS", "20")
     env = GridWorldEnv("cliff", overrides={"map": "S" + "." * 23 + "G"}, render_mode="human")  # 50 columns: 3 lines
     env.reset(seed=0)

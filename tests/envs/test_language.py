@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 import envs
-from envs import locate
-from envs.document import WorldError
-from envs.language import read, world
+from envs.language import locate, read, world
+from envs.language.document import WorldError
 
 GOOD = '''source = "a test"
 map = """

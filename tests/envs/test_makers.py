@@ -9,11 +9,11 @@ import torch
 from scipy import sparse, stats
 from scipy.sparse import csgraph
 
-from envs.car_rental import car_rental
-from envs.made import Made
 from envs.makers import MAKERS, MapMaker, TableMaker
-from envs.maze import perfect_maze, t_maze
-from envs.textbook import gambler, maximization_bias
+from envs.makers.car_rental import car_rental
+from envs.makers.made import Made
+from envs.makers.maze import perfect_maze, t_maze
+from envs.makers.textbook import gambler, maximization_bias
 from rl import dp
 
 

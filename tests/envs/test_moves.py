@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from envs.document import WorldError
 from envs.gridworld import entries
 from envs.language import read, world
+from envs.language.document import WorldError
 from envs.makers import MAKERS
-from envs.maze import perfect_maze
+from envs.makers.maze import perfect_maze
 from envs.world import World
 
 WINDY = '''

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import envs
-from envs import mosaic, observation
+from envs import observation
 from envs.layout import LOOKS, Layout
 from envs.observation import ObservationError
+from envs.pixels import mosaic
 from rl import agents
 from rl.train import TrainConfig, Trainer
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import envs
-from envs import mosaic, picture, tiles
+from envs import picture
 from envs.layout import LOOKS, Layout
+from envs.pixels import mosaic, tiles
 
 ROWS = ("S.r#..b", "..x#.o.", "...R.H.", "##B####", "......G")
 GLYPHS = dict(

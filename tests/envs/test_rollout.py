@@ -8,10 +8,10 @@ import torch
 from scipy.stats import chi2
 
 import envs
-from envs import rollout as rollouts
-from envs.rollout import Rollout
 from envs.simulator import Simulator
-from envs.stepping import policy_of
+from envs.simulator import rollout as rollouts
+from envs.simulator.rollout import Rollout
+from envs.simulator.stepping import policy_of
 from lab import streams
 from rl import dp
 

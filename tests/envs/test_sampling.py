@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from envs.sampling import choice, search
+from envs.simulator.sampling import choice, search
 from lab import streams
 
 ROWS = {

@@ -1,6 +1,6 @@
 """A described grid becomes a table.
 
-One state for each cell that is no wall, in map order, and for each mode (`envs.memory`). A move aims at the
+One state for each cell that is no wall, in map order, and for each mode (`envs.gridworld.memory`). A move aims at the
 neighbouring cell, is turned by the cell one stands on, slips with the probabilities of `Grid.slip` (relative to the
 aim) and is blown by the wind of the column one leaves; only where it lands counts. Then the agent
 
@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int, Int64
 
-from envs import sight
-from envs.grid import Grid
-from envs.ground import Ground
+from envs.gridworld import sight
+from envs.gridworld.grid import Grid
+from envs.gridworld.ground import Ground
+from envs.gridworld.memory import Memory
 from envs.mdp import TabularMDP
-from envs.memory import Memory
 from envs.world import World
 
 MOVES = {  # by name: rows down, columns right

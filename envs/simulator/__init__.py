@@ -1,8 +1,8 @@
 """Any table, N worlds at a time, on any device: a step is a handful of gathers.
 
 World n is a function of keys[n] and its own actions, never of its neighbours nor of how long they have been at it: see
-`envs.stepping`, where also a step is. Worlds are stepped by `step` and `reset`, or many times in one call by `rollout`
-and `run`, which begin ended episodes anew; both may be mixed.
+`envs.simulator.stepping`, where also a step is. Worlds are stepped by `step` and `reset`, or many times in one call by
+`rollout` and `run`, which begin ended episodes anew; both may be mixed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from envs.mdp import TabularMDP
-from envs.rollout import Rollout, Totals, Walker
-from envs.stepping import Carry, Policy, Roots, policy_of, tables_of
+from envs.simulator.rollout import Rollout, Totals, Walker
+from envs.simulator.stepping import Carry, Policy, Roots, policy_of, tables_of
 from envs.types import Step
 from lab import streams
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from envs.mdp import TabularMDP
-from envs.sampling import Choice, choice, lay, search
+from envs.simulator.sampling import Choice, choice, lay, search
 from lab import streams
 
 NO_LIMIT = 2**31 - 1

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from envs.document import Document, Path, near
-from envs.grid import KINDS, WALL, Grid, Kind
 from envs.gridworld import TURNS
+from envs.gridworld.grid import KINDS, WALL, Grid, Kind
+from envs.gridworld.memory import MOST
+from envs.language.document import Document, Path, near
 from envs.layout import LOOKS
-from envs.memory import MOST
 
 KEYS = tuple(field.name for field in fields(Kind))
 ONE_OF = ("terminal", "to", "exit", "turn", "key", "door")  # what a kind does; two of them would be one too many

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from envs.grid import Grid
-from envs.ground import Ground
+from envs.gridworld.grid import Grid
+from envs.gridworld.ground import Ground
+from envs.gridworld.memory import Memory
 from envs.layout import LOOKS, Layout
-from envs.memory import Memory
 
 
 def layout(grid: Grid, ground: Ground, memory: Memory) -> Layout:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envs.car_rental import car_rental
-from envs.made import Made, Parameter
-from envs.maze import perfect_maze, t_maze
-from envs.textbook import gambler, maximization_bias
+from envs.makers.car_rental import car_rental
+from envs.makers.made import Made, Parameter
+from envs.makers.maze import perfect_maze, t_maze
+from envs.makers.textbook import gambler, maximization_bias
 
 __all__ = ["MAKERS", "Made", "MapMaker", "Parameter", "TableMaker"]
 

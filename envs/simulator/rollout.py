@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
-from envs.stepping import Carry, Move, Policy, Roots, Tables
-from envs.stride import Captured, Compiled, Stride, apart, together
+from envs.simulator.stepping import Carry, Move, Policy, Roots, Tables
+from envs.simulator.stride import Captured, Compiled, Stride, apart, together
 
 MODES = ("eager", "compile", "cudagraph")
 BLOCK = 2**15  # worlds that go together in one thread; beyond this many torch's own threads take over

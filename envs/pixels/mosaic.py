@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from envs import tiles
 from envs.layout import LOOKS, Layout
+from envs.pixels import tiles
 
 Kind = tuple[str, str]
 """What a tile is made from: its look and its colour."""

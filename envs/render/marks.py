@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from envs.canvas import VISITS, Canvas, Fills, ink, write
 from envs.gridworld import MOVES
+from envs.render.canvas import VISITS, Canvas, Fills, ink, write
 from envs.world import World
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from envs.stepping import Carry, Move, Policy, Roots, Tables
+from envs.simulator.stepping import Carry, Move, Policy, Roots, Tables
 
 COMPILED, CAPTURED = 4, 32  # steps of one call: more cost time to compile, and memory; fewer cost calls
 

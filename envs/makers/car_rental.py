@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64
 from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
 
 from envs.layout import LOOKS, Layout
-from envs.made import Made
+from envs.makers.made import Made
 from envs.mdp import TabularMDP
 
 NEGLIGIBLE = 1e-12  # outcomes less likely are left out, and the others scaled to sum to 1

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from envs.document import Document, Path
-from envs.grid import WALL, Cue, Grid, Kind, Wind
 from envs.gridworld import MOVES, TURNS
+from envs.gridworld.grid import WALL, Cue, Grid, Kind, Wind
+from envs.language.document import Document, Path
 
 STRONGEST = 1_000_000  # wind, in cells
 

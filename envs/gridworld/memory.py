@@ -15,8 +15,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from envs.grid import Grid
-from envs.ground import Ground
+from envs.gridworld.grid import Grid
+from envs.gridworld.ground import Ground
 
 MOST = 12  # key and door cells on a map: up to 2510 memories, of six keys and six doors
 

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from envs.layout import LOOKS, Layout
-from envs.made import Made
+from envs.makers.made import Made
 from envs.mdp import TabularMDP
 
 

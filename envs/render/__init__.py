@@ -13,11 +13,11 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from envs import mosaic, tiles
-from envs.canvas import LEGIBLE, VALUES, VISITS, Canvas, Fills, frame, write
 from envs.layout import LOOKS
-from envs.marks import arrows, dots, numbers
 from envs.picture import AGENT, COLOURS, PAPER, rgb
+from envs.pixels import mosaic, tiles
+from envs.render.canvas import LEGIBLE, VALUES, VISITS, Canvas, Fills, frame, write
+from envs.render.marks import arrows, dots, numbers
 from envs.world import World
 
 FEW = 8  # starts or goals that are marked on a map of very many cells

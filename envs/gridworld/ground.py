@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int64
 
-from envs.grid import WALL, Grid
+from envs.gridworld.grid import WALL, Grid
 
 
 @dataclass(frozen=True, eq=False)

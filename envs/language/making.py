@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from envs.document import Document
-from envs.made import Made, Parameter
+from envs.language.document import Document
 from envs.makers import MAKERS, MapMaker, TableMaker
+from envs.makers.made import Made, Parameter
 
 COUNT = Parameter(1, 1, 1_000_000, whole=True)  # of worlds, one for each seed
 

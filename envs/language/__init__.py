@@ -57,8 +57,8 @@
 A new kind of cell is a table `[cell.lava]` with a glyph, and earns `reward.lava`; without `like` it looks like what
 it does. A move that would leave the map, or enter what cannot be entered, leaves the agent where it is; all that moves
 do, and in which order, is in `envs.gridworld`. What keys, doors (at most 12 on a map) and cues make a world remember
-is in its states (`envs.memory`). Keys in hand are seen; a cue is seen only in cells that show it. In place of a map, a
-maker of `envs.makers` with its parameters in a table of the same name:
+is in its states (`envs.gridworld.memory`). Keys in hand are seen; a cue is seen only in cells that show it. In place of
+a map, a maker of `envs.makers` with its parameters in a table of the same name:
 
     make = "maze"
     [maze]
@@ -76,10 +76,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from envs import cells, locate, making, rules
-from envs.document import Document
-from envs.grid import Grid, Kind
 from envs.gridworld import build, entries
+from envs.gridworld.grid import Grid, Kind
+from envs.language import cells, locate, making, rules
+from envs.language.document import Document
 from envs.makers import MapMaker, TableMaker
 from envs.mixture import mix
 from envs.world import Optimum, World

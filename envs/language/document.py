@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from envs import locate
+from envs.language import locate
 
 Path = tuple[str, ...]
 
