@@ -25,15 +25,15 @@ from lab import streams
 
 SIZES = (1, 16, 256, 4096, 65_536, 1_048_576)
 PEERS = {
-    "gymnasium": "Gymnasium SyncVectorEnv FrozenLake-v1",
-    "minigrid": "MiniGrid-Empty-8x8-v0",
-    "navix": "navix Navix-Empty-8x8-v0",
-    "gymnax": "gymnax FourRooms-misc",
-    "xminigrid": "xland-minigrid MiniGrid-Empty-8x8",
+    "gymnasium": "Gymnasium FrozenLake-v1",
+    "minigrid": "MiniGrid Empty-8x8",
+    "navix": "navix Empty-8x8",
+    "gymnax": "gymnax FourRooms",
+    "xminigrid": "xland-minigrid Empty-8x8",
 }
 JAX = ("navix", "gymnax", "xminigrid")
-BUDGET = 10.0  # seconds that building and one call of a peer may take
-PATIENCE = 150.0  # seconds of one peer in all
+BUDGET = 30.0  # seconds that building and one call of a peer may take
+PATIENCE = 240.0  # seconds of one peer in all
 STEPS = 64  # of one call of ours, as of the JAX peers
 INSTALL = "pip install -r benchmarks/peers.txt"
 
@@ -70,7 +70,7 @@ def ours(device: str) -> list[Ours]:
         for mode in modes
     ]
     planes = [
-        Ours(f"quincunx {name}, planes, step by step", world, "planes", None)
+        Ours(f"quincunx {name}, planes", world, "planes", None)
         for name, world in (("FrozenLake", "frozenlake-4x4"), ("four rooms", "four-rooms"))
     ]
     return runs + planes

@@ -71,26 +71,32 @@ def _table(results: Sequence[Result], sizes: Sequence[int], device: str) -> None
     cells = {(result.name, result.worlds): result for result in results}
     names = list(dict.fromkeys(result.name for result in results))
     rows = [[name, *(_words(cells[name, n].steps_per_second) for n in sizes)] for name in names]
-    console.table(
-        f"random steps a second, by worlds stepped together ({device})", ["", *(f"{n:,}" for n in sizes)], rows
-    )
+    console.table(f"random steps a second, by worlds stepped together ({device})", ["", *map(_size, sizes)], rows)
     for name in names:
         missing: dict[str, list[int]] = {}
         for n in sizes:
             if cells[name, n].steps_per_second is None:
                 missing.setdefault(cells[name, n].note, []).append(n)
         for note, which in missing.items():
-            where = ", ".join(f"{n:,}" for n in which)
+            where = ", ".join(map(_size, which))
             console.out.print(f"[dim]{console.escape(f'{name} at {where}: not measured ({note})')}[/]", soft_wrap=True)
 
 
+def _size(worlds: int) -> str:
+    """A number of worlds in few letters: 256, 4Ki, 1Mi."""
+    for size, letters in ((2**20, "Mi"), (2**10, "Ki")):
+        if worlds >= size and worlds % size == 0:
+            return f"{worlds // size}{letters}"
+    return str(worlds)
+
+
 def _words(rate: float | None) -> str:
-    """A rate in three digits: 96k, 10.4M, 1.23G."""
+    """A rate in at most three digits: 96k, 10.4M, 1.23G."""
     if rate is None:
         return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if rate >= size:
-            return f"{rate / size:.3g}{letter}"
+            return f"{rate / size:.{2 if rate < 10 * size else 1 if rate < 100 * size else 0}f}{letter}"
     return f"{rate:.3g}"
 
 

@@ -16,7 +16,13 @@ from qx.jobs import write_result
 from qx.usage import Common, UsageError, parse
 from rl import dp
 
-TITLE = re.compile(r", [^,:;]*\(\d{4}\)")  # of a book, and its year: the author says which
+SHORT = {  # so that a source fits into a line
+    r", [^,:;]*\(\d{4}\)": "",  # the title of a book, and its year: the author says which
+    r"Sutton & Barto,": "S&B",
+    r"sec\. [\d.]+, (?=ex|fig)": "",
+    r"\bexample ": "ex. ",
+    r"\bexercise ": "exc. ",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +48,20 @@ def worlds(args: Sequence[str]) -> dict[str, Any]:
     ]
     taken = sum(2 + max(map(len, column)) for column in zip(header, *rows, strict=False))
     room = max(16, console.out.width - taken)  # so that each world is one line
-    rows = [
-        [*row, shorten(TITLE.sub("", w["source"]), room, placeholder=" …")] for row, w in zip(rows, found, strict=True)
-    ]
+    rows = [[*row, shorten(_short(w["source"]), room, placeholder=" …")] for row, w in zip(rows, found, strict=True)]
     console.table("worlds, each with its exact optimum and the steps it takes", header, rows)
     console.out.print(
-        "[dim]a TOML file of your own and Gymnasium ids (FrozenLake-v1, CartPole-v1) work wherever a name does"
+        "[dim]S&B: Sutton & Barto, Reinforcement Learning (2018). A TOML file of your own and Gymnasium ids "
+        "(FrozenLake-v1, CartPole-v1) work wherever a name does."
     )
     write_result(options, {"worlds": found})
     return {"worlds": found}
+
+
+def _short(source: str) -> str:
+    for long, short in SHORT.items():
+        source = re.sub(long, short, source)
+    return source
 
 
 def _described(name: str) -> dict[str, Any]:
