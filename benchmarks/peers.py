@@ -138,15 +138,11 @@ def _scan(n: int, generator: str, reset: Callable[[Any], Any], one: Callable[[An
 
 
 def rate(ready: Ready, n: int, seconds: float) -> float:
-    """Steps a second, after one call that does not count unless it took as long as all are to."""
-    began = time.perf_counter()
-    kept = ready.call()
-    spent, count = time.perf_counter() - began, 1
-    if spent < seconds:
-        began, count = time.perf_counter(), 0
-        while (spent := time.perf_counter() - began) < seconds:
-            kept += ready.call()
-            count += 1
+    """Steps a second, after one call that does not count."""
+    kept, count, began = ready.call(), 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds:
+        kept += ready.call()
+        count += 1
     assert kept == kept  # no reward is nan
     return count * ready.steps * n / spent
 

@@ -3,7 +3,8 @@
 Every row is a number of worlds stepped under uniformly random actions, where ended episodes begin again. Ours take
 `Simulator.run` in each of its modes, and where images are looked at `Simulator.step` and `reset`, whose planes are
 gathered twice a step. Each peer runs in a process of its own, one after another (see `peers.py`), in an interpreter
-that may be another than ours: gymnax wants an older Gymnasium than the house has.
+that may be another than ours: gymnax wants an older Gymnasium than the house has. Peers run on the CPU, whatever the
+device of ours is.
 """
 
 from __future__ import annotations
@@ -127,15 +128,18 @@ def _rate(call: Callable[[], torch.Tensor], steps: int, seconds: float, device: 
 
 def interpreter() -> str:
     """The Python that has the peers: QX_PEERS_PYTHON, or `.venv-peers`, where there is one, or our own."""
-    beside = Path(".venv-peers/bin/python")
+    beside = Path(__file__).parents[1] / ".venv-peers/bin/python"
     return os.environ.get("QX_PEERS_PYTHON") or (str(beside) if beside.exists() else sys.executable)
 
 
 def peer(name: str, sizes: Sequence[int], seconds: float) -> Iterator[Result]:
     """One peer at each size, as soon as each is measured."""
     python, label = interpreter(), PEERS[name]
-    if subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode:
-        yield from (Result(label, n, None, f"not installed: {INSTALL}") for n in sizes)
+    tried = subprocess.run([python, "-c", f"import {name}"], capture_output=True, text=True)
+    if tried.returncode:
+        missing = "ModuleNotFoundError" in tried.stderr or not tried.stderr
+        why = f"not installed: {INSTALL}" if missing else tried.stderr.strip().splitlines()[-1][:100]
+        yield from (Result(label, n, None, why) for n in sizes)
         return
     command = [python, "-W", "ignore", str(Path(__file__).with_name("peers.py")), name, str(seconds), str(BUDGET)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

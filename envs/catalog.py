@@ -86,9 +86,10 @@ def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld
     try:
         spec = gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
-        hint = near(name, [*names(), *gymnasium.registry])
-        expected = f"expected one of {', '.join(names())}, a .toml file or a Gymnasium id"
-        raise WorldError(f"world {name!r} is unknown, {expected}{hint}") from error
+        begun = [known for known in names() if name and known.startswith(name.lower())]
+        hint = f"; did you mean {begun[0]!r}?" if begun else near(name, [*names(), *gymnasium.registry])
+        known = "`qx worlds` lists the names there are; a .toml file and a Gymnasium id will do as well"
+        raise WorldError(f"world {name!r} is unknown{hint or ';'} {known}") from error
     if spec.namespace == NAMESPACE:
         return load(spec.kwargs["world"], overrides)
     given = {key: value_of(value) for key, value in overrides.items()}
@@ -96,8 +97,10 @@ def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld
     time_limit = given.pop("time_limit", spec.max_episode_steps or "none")
     if isinstance(discount, bool) or not isinstance(discount, int | float) or not 0 <= discount <= 1:
         raise WorldError(f"{name}: override discount={discount}: expected a number from 0 to 1")
-    if time_limit != "none" and (isinstance(time_limit, bool) or not isinstance(time_limit, int) or time_limit < 1):
-        raise WorldError(f'{name}: override time_limit={time_limit}: expected a number of steps or "none"')
+    whole = isinstance(time_limit, int) and not isinstance(time_limit, bool)
+    if time_limit != "none" and not (whole and 1 <= time_limit <= language.LONGEST):
+        expected = f'expected a number of steps, 1 to {language.LONGEST}, or "none"'
+        raise WorldError(f"{name}: override time_limit={time_limit}: {expected}")
     try:
         env: gymnasium.Env[Any, Any] = gymnasium.make(name, disable_env_checker=True, **given)
     except Exception as error:  # whatever a third party's constructor raises

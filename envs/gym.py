@@ -1,9 +1,12 @@
 """Our worlds as Gymnasium environments: `gymnasium.make("quincunx/FourRooms-v0")` once `envs` is imported.
 
+Without that import, `gymnasium.make("envs:quincunx/FourRooms-v0")`.
+
 The same tables as the simulator's, one world at a time, and the same draws (see `envs.simulator`): seed s is the world
-whose key is `streams.derive(s, "world")`, a reset without a seed begins its next episode. `envs.vector` is N of them.
-A mixture (`envs.mixture`) is drawn from anew in each episode. The time limit is Gymnasium's TimeLimit wrapper, which
-`make` puts on; `make(..., max_episode_steps=50)` sets another, -1 none.
+whose key is `streams.derive(s, "world")`, a reset without a seed begins its next episode. Not so for a mixture
+(`envs.mixture`): here each episode draws one of its worlds anew, while a simulator's world lives in one for ever. A
+world that was never given a seed has one of its own, `np_random_seed`. `envs.vector` is N of them. The time limit is
+Gymnasium's TimeLimit wrapper, which `make` puts on; `make(..., max_episode_steps=50)` sets another, -1 none.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ class GridWorldEnv(gymnasium.Env[Any, Any]):
         if seed is not None:
             self._key, self._episode = streams.derive(seed, "world"), 0
         elif self._key is None:
-            self._key, self._episode = int(self.np_random.integers(2**63 - 1)), 0
+            self._key, self._episode = streams.derive(self._entropy(), "world"), 0
         else:
             self._episode += 1
         self._stream, self._elapsed = streams.bits_of(streams.bits_of(self._key, -1), self._episode), 0
@@ -129,6 +132,11 @@ class GridWorldEnv(gymnasium.Env[Any, Any]):
         memo[id(self)] = twin
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         return twin
+
+    def _entropy(self) -> int:
+        """The seed of a world that was given none: `np_random_seed`, or a draw from a generator somebody put in."""
+        seed = self.np_random_seed
+        return seed if seed >= 0 else int(self.np_random.integers(2**63 - 1))
 
     def _observe(self) -> Any:
         return self._table[self.state].copy()  # an int64 where the table has one dimension

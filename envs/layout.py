@@ -35,6 +35,8 @@ class Layout:
     """What is seen besides the map, 0 ... 1: the share of a colour's keys in hand, a cue where it is shown."""
     badge_names: tuple[str, ...] = ()
     """A name for each of the V badges."""
+    wind: tuple[int, ...] = ()
+    """Cells upwards that a move is blown when it leaves each column; () where there is no wind."""
     alike: Int64[Tensor, "S"] | None = None
     """For each state the first state that looks just like it; None: every state looks different."""
 

@@ -17,13 +17,13 @@ SIDE = 2048  # pixels that a picture is long, at most, where a cell can be that 
 
 
 def text(world: World, state: int | None = None) -> str:
-    """The map, a glyph for each cell, a line for each row, @ where `state` is, and a line for what is held or heard.
+    """The map, a glyph for each cell, a line for each row, @ where `state` is; below it wind and badges.
 
     Raises:
         ValueError: without a map.
     """
     layout, state = _here(world, state)
-    return "\n".join([*map(" ".join, glyphs(layout, state)), *badges(layout, state)])
+    return "\n".join([*map(" ".join, glyphs(layout, state)), *wind(layout), *badges(layout, state)])
 
 
 def terminal(world: World, state: int | None = None) -> str:
@@ -43,7 +43,7 @@ def terminal(world: World, state: int | None = None) -> str:
                 shown = " " if name in ("floor", "wall") else glyph
                 cells.append(f"{_escape(48, paper)}{_escape(38, _against(paper))}{shown} ")
         lines.append("".join(cells) + "\x1b[0m")
-    return "\n".join([*lines, *badges(layout, state)])
+    return "\n".join([*lines, *wind(layout), *badges(layout, state)])
 
 
 def rgb_array(world: World, state: int | None = None, pixels: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -74,6 +74,11 @@ def glyphs(layout: Layout, state: int | None = None) -> list[list[str]]:
     row, col = layout.cell[state].tolist()
     rows[row][col] = "@"
     return rows
+
+
+def wind(layout: Layout) -> list[str]:
+    """A line with the wind below each column; none where it is calm."""
+    return ["".join(f"{up:<2}" for up in layout.wind) + " wind, cells upwards"] if any(layout.wind) else []
 
 
 def badges(layout: Layout, state: int | None = None) -> list[str]:

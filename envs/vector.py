@@ -1,7 +1,8 @@
 """N worlds of a kind as one Gymnasium vector environment: `gymnasium.make_vec("quincunx/FourRooms-v0", num_envs=4096)`.
 
 It behaves as Gymnasium's SyncVectorEnv of N `envs.gym.GridWorldEnv` under a TimeLimit does, number by number, in each
-autoreset mode; but it steps all of them at once in `envs.simulator`.
+autoreset mode; but it steps all of them at once in `envs.simulator`. Of a mixture each episode draws one of its worlds
+anew, as in `envs.gym`; a simulator's world lives in one for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
 
 from envs import picture
 from envs.gym import GridWorldEnv, Rewards, drawable, find, observation_space
@@ -70,9 +72,12 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.single_observation_space = observation_space(self.world, observation)
         self._rewards = Rewards(self.world.mdp)
-        self._seeds: list[int | None] = [None] * num_envs
-        self._worlds = Simulator(  # of a mixture too, all states are one block: see `envs.gym`
-            self.world.mdp, torch.zeros(num_envs, dtype=torch.int64), observation=self.world.observe(observation)
+        self._table = self.world.observe(observation)
+        self._seeds: list[int] = self.np_random.integers(2**63 - 1, size=num_envs).tolist()  # until others are given
+        self._worlds = Simulator(  # its observations are states; of a mixture too, all of them are one block
+            self.world.mdp,
+            torch.zeros(num_envs, dtype=torch.int64),
+            observation=torch.arange(self.world.mdp.states),
         )
         self._elapsed = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, np.bool_)  # and not yet begun again
@@ -84,8 +89,8 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         return batch_space(self.single_observation_space, self.num_envs)
 
     @property
-    def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
-        """As SyncVectorEnv has it: the seed of each world, None where it was never given one."""
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """As SyncVectorEnv has it: the seed of each world, one of its own where it was never given one."""
         return tuple(self._seeds)
 
     def reset(
@@ -110,7 +115,7 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         self._reseed(seeds, mask)
         self._begun = True
         self._elapsed[mask], self._ended[mask] = 0, False
-        return self._worlds.reset(None if mask.all() else torch.from_numpy(mask)).numpy(), {}
+        return self._observe(self._worlds.reset(None if mask.all() else torch.from_numpy(mask))), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take one action in each world; what happens where an episode ended, the autoreset mode says.
@@ -127,19 +132,20 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
             raise AssertionError(f"world {again.argmax()} has ended, expected a reset with a reset_mask before a step")
         step = self._worlds.step(self._actions(actions, again))
         self._elapsed += 1
-        obs, reward = step.obs.numpy(), self._rewards(step.reward.numpy())
+        state, reward = step.obs, self._rewards(step.reward.numpy())
         terminated, truncated = step.terminated.numpy() & ~again, np.zeros_like(again)
         if self.max_episode_steps is not None:  # also where it terminated, as TimeLimit says
             truncated = (self._elapsed >= self.max_episode_steps) & ~again
         if again.any():  # the reset in place of a step
-            obs, reward[again] = self._begin(again), 0.0
+            state, reward[again] = self._begin(again), 0.0
         ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             if ended.any():
-                infos, obs = _final(obs, ended), self._begin(ended)
+                infos = _final(self._observe(state[torch.from_numpy(ended)]), ended)
+                state = self._begin(ended)
         else:
             self._ended = ended
-        return obs, reward, terminated, truncated, infos
+        return self._observe(state), reward, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
         """A map or a picture of each world, as `render_mode` says."""
@@ -150,10 +156,14 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         draw = picture.text if self.render_mode == "ansi" else picture.rgb_array
         return tuple(draw(self.world, state) for state in self._worlds.state.tolist())
 
-    def _begin(self, mask: Bool[np.ndarray, "N"]) -> Any:
-        """Begin the next episode in the worlds of `mask`; the observations of all."""
+    def _begin(self, mask: Bool[np.ndarray, "N"]) -> Int64[Tensor, "N"]:
+        """Begin the next episode in the worlds of `mask`; the states of all."""
         self._elapsed[mask] = 0
-        return self._worlds.reset(torch.from_numpy(mask)).numpy()
+        return self._worlds.reset(torch.from_numpy(mask))
+
+    def _observe(self, state: Int64[Tensor, "n"]) -> Shaped[np.ndarray, "n ..."]:
+        """What states look like. It is asked for once a step, after all resets: planes cost more than the step."""
+        return self._table.index_select(0, state).numpy()
 
     def _actions(self, actions: Any, ignored: Bool[np.ndarray, "N"]) -> torch.Tensor:
         """N actions, int64; those of worlds that are `ignored` may be anything."""
@@ -167,13 +177,13 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         return torch.from_numpy(np.where(ignored, 0, given).astype(np.int64))
 
     def _reseed(self, seeds: list[int | None], mask: Bool[np.ndarray, "N"]) -> None:
-        """Give the worlds of `mask` the keys of their seeds; those that begin without one, keys of fresh entropy."""
+        """Give the worlds of `mask` the keys of their new seeds; at the very first reset, all the keys of theirs."""
         keys, new = np.zeros(self.num_envs, np.int64), np.full(self.num_envs, not self._begun)
-        if not self._begun:
-            keys = self.np_random.integers(2**63 - 1, size=self.num_envs)
-        for n, seed in enumerate(seeds) if any(seed is not None for seed in seeds) else ():
+        for n, seed in enumerate(seeds):
             if seed is not None and mask[n]:
-                keys[n], new[n], self._seeds[n] = streams.derive(seed, "world"), True, seed
+                new[n], self._seeds[n] = True, seed
+        for n in new.nonzero()[0].tolist():
+            keys[n] = streams.derive(self._seeds[n], "world")
         if new.any():
             self._worlds.reseed(torch.from_numpy(keys), torch.from_numpy(new))
 
@@ -206,8 +216,8 @@ def _mask(options: dict[str, Any] | None, n: int) -> Bool[np.ndarray, "N"] | Non
 
 
 def _final(obs: Any, ended: Bool[np.ndarray, "N"]) -> dict[str, Any]:
-    """What Gymnasium's infos say of the episodes that ended in this step."""
+    """What Gymnasium's infos say of the episodes that ended in this step, with the last observations of those."""
     last = np.full(len(ended), None, dtype=object)
-    for n in ended.nonzero()[0].tolist():
-        last[n] = obs[n].copy()
+    for n, one in zip(ended.nonzero()[0].tolist(), obs, strict=True):
+        last[n] = one.copy()
     return {"final_obs": last, "_final_obs": ended.copy(), "final_info": {}, "_final_info": ended.copy()}

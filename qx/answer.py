@@ -115,6 +115,12 @@ def given_within(world: envs.World, policy: Shaped[Tensor, "*policy"], gamma: fl
     )
 
 
+def tied(world: envs.World, found: Answer) -> bool:
+    """Whether `found` has several best actions in some state where one is chosen."""
+    chosen = not found.policy.is_floating_point()
+    return chosen and bool(((found.arrows[world.mdp.lived()] > 0).sum(-1) > 1).any())
+
+
 def optimal_return(world: envs.World, gamma: float) -> tuple[float | None, str]:
     """The most that any policy returns from the start; or None and why there is no such number."""
     try:

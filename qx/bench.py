@@ -54,7 +54,7 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
                 results.append(result)
                 bar.update(len(results), way.name)
     _table(results, sizes, device)
-    ratios = _ratios(results)
+    ratios = _ratios(results, device)
     for words, ratio in ratios.items():
         console.out.print(f"[dim]{words}[/]  {ratio:,.1f}x", soft_wrap=True)
     out = options.out or next_free(Path("runs"), "bench-worlds")
@@ -100,18 +100,25 @@ def _words(rate: float | None) -> str:
     return f"{rate:.3g}"
 
 
-def _ratios(results: Sequence[Result]) -> dict[str, float]:
+def _ratios(results: Sequence[Result], device: str) -> dict[str, float]:
     """Our best over the best of the JAX peers, and over Gymnasium's; only those that were measured."""
+    where = "" if device == "cpu" else f" on {device}, theirs on the CPU"
 
     def best(names: Sequence[str]) -> float:
         return max((r.steps_per_second or 0.0 for r in results if r.name in names), default=0.0)
 
-    mine = best([r.name for r in results if r.name.startswith("quincunx")])
+    def mine(world: str) -> float:
+        return best([r.name for r in results if r.name.startswith(f"quincunx {world}")])
+
     against = {
-        "ours over the fastest JAX peer": best([worlds.PEERS[name] for name in worlds.JAX]),
-        "ours over Gymnasium": best([worlds.PEERS["gymnasium"]]),
+        f"our fastest world over the fastest JAX peer's{where}": (
+            mine(""),
+            best([worlds.PEERS[n] for n in worlds.JAX]),
+        ),
+        f"our four rooms over gymnax's{where}": (mine("four rooms"), best([worlds.PEERS["gymnax"]])),
+        f"our FrozenLake over Gymnasium's{where}": (mine("FrozenLake"), best([worlds.PEERS["gymnasium"]])),
     }
-    return {words: mine / theirs for words, theirs in against.items() if theirs}
+    return {words: ours / theirs for words, (ours, theirs) in against.items() if ours and theirs}
 
 
 def _picture(results: Sequence[Result], device: str, path: Path) -> None:

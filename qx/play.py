@@ -26,7 +26,7 @@ from qx import keymap, runs
 from qx.agents import TrainJob
 from qx.jobs import device_of, write_result
 from qx.keyboard import keyboard
-from qx.usage import Common, UsageError, parse
+from qx.usage import Answering, Common, UsageError, parse
 from qx.walk import Walk
 from qx.worlds import discount, overrides, table_world
 from rl.evaluate import STATES, exact_returns
@@ -37,7 +37,7 @@ BELOW = 10  # lines of the terminal that are not the map's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Play(Common):
+class Play(Answering):
     """Walk through a world by keyboard: arrows or WASD, ? for the best action, r for a new episode, q to quit."""
 
     world: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORLD")]
@@ -114,7 +114,7 @@ class View:
             f"{walk.world.name}   episode {walk.episodes}   gamma {walk.gamma:g}",
             self._map(),
             f"state {walk.state}   steps {walk.steps}   last reward {walk.reward:g}",
-            f"return {walk.returned:.6g}{ahead}",
+            f"return {walk.returned:.6g}{', discounted' if walk.gamma < 1 else ''}{ahead}",
         ]
         if self.seen is not None:
             lines.append(f"observation {_words(self.seen[walk.state])}")
@@ -148,6 +148,7 @@ def _around(layout: Layout, state: int) -> Layout:
         glyphs=tuple(line[left : left + cols] for line in layout.glyphs[top : top + rows]),
         look=layout.look[:, top : top + rows, left : left + cols],
         cell=layout.cell - torch.tensor([top, left]),
+        wind=layout.wind[left : left + cols],
     )
 
 

@@ -1,8 +1,9 @@
 """A policy as a person gives it: `uniform`, or a JSON file with an action, or the chance of each action, for each cell.
 
 Read is what `qx solve --json` prints and `result.json` holds: the list under "policy" (of a world with several modes
-those under "modes"); or a plain list. Entries stand in map order, row by row with the walls, mode after mode, or in
-state order. Each is the name or the number of an action, a list of A chances, or null where nothing is decided.
+those under "modes"); or a plain list. Entries stand in map order, row by row with the walls, mode after mode, in lists
+of their own for each row or in one, or in state order. Each is the name or the number of an action, a list of A
+chances, an object of chances by name, or null where nothing is decided.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ def read(word: str, world: envs.World) -> Shaped[Tensor, "*policy"]:
         return torch.full((S, A), 1 / A, dtype=torch.float64)
     path = Path(word)
     entries = _listed(path)
+    if has_map(world) and world.layout is not None:
+        shape = (world.layout.rows, world.layout.cols)
+        if all(isinstance(row, list) and (len(entries), len(row)) == shape for row in entries):
+            entries = [entry for row in entries for entry in row]
     states = list(range(S))
     if has_map(world) and len(entries) != S:
         states = cell_states(world).ravel().tolist()
@@ -92,8 +97,10 @@ def _entry(entry: Any, where: str, world: envs.World) -> int | list[float]:
     names, A = world.action_names, world.actions
     if isinstance(entry, str) and entry in names:
         return names.index(entry)
-    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < A:
-        return entry
+    if isinstance(entry, int | float) and not isinstance(entry, bool) and entry in range(A):
+        return int(entry)
+    if isinstance(entry, dict) and entry.keys() <= set(names):
+        entry = [entry.get(name, 0) for name in names]
     if isinstance(entry, list):
         numbers = [float(p) for p in entry if isinstance(p, int | float) and not isinstance(p, bool) and p >= 0]
         if len(numbers) == len(entry) == A and abs(sum(numbers) - 1) <= 1e-6:

@@ -18,20 +18,23 @@ from qx import answer, policies, solve_report, solve_text
 from qx.answer import Answer
 from qx.cells import has_map, in_map_order
 from qx.jobs import device_of
-from qx.usage import Common, parse
+from qx.solve_report import Titles
+from qx.usage import Answering, parse
 from qx.worlds import discount, overrides, table_world
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solve(Common):
+class Solve(Answering):
     """Exact values, policy and return of a world: the best there is, or those of a given policy.
 
+    It prints a map of values and actions; with --out DIR it draws them, and how often each cell is visited.
     Worlds of up to 10,000 states are solved by policy iteration, which is exact up to rounding, larger ones by value
     iteration; either way the answer says how far from the truth a value may be.
     """
 
     world: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORLD")]
-    """A name from `qx worlds`, a TOML file, or a Gymnasium id with known dynamics (FrozenLake-v1)."""
+    """A name from `qx worlds`, a TOML file of yours (docs/worlds.md has its language), or a Gymnasium id with known
+    dynamics (FrozenLake-v1)."""
     gamma: float | None = None
     """Discount in [0, 1]; by default the world's own. Larger looks further ahead."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -51,13 +54,18 @@ def solve(args: Sequence[str]) -> dict[str, Any]:
     gamma = discount(options.gamma, world.discount)
     found = _ask(world, gamma, options)
     result = _result(world, gamma, options, found)
-    console.out.print(solve_text.text(world, gamma, found), markup=False, soft_wrap=True)
+    console.out.print(solve_text.text(world, gamma, found, options.horizon), markup=False, soft_wrap=True)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         write(options.out / "result.json", _json(result))
+        picture = options.out / "report.png"
         if has_map(world):
-            solve_report.save(options.out / "report.png", world, found, *_titles(gamma, options, found))
-        console.out.print(f"written to {options.out}", soft_wrap=True)
+            solve_report.save(picture, world, found, _titles(world, gamma, options, found))
+        else:
+            picture.unlink(missing_ok=True)  # of another world
+        console.out.print(
+            f"written to {options.out}{'' if has_map(world) else '; no map, so no picture'}", soft_wrap=True
+        )
     return result
 
 
@@ -100,16 +108,18 @@ def _result(world: envs.World, gamma: float, options: Solve, found: Answer) -> d
     return result
 
 
-def _titles(gamma: float, options: Solve, found: Answer) -> tuple[str, str]:
-    """Whose values, and which visits, in the words of a picture."""
+def _titles(world: envs.World, gamma: float, options: Solve, found: Answer) -> Titles:
+    """Whose values and actions, and which visits, in the words of a picture."""
+    best = options.policy is None or options.policy.startswith("epsilon:")
+    actions = "actions" + (", every one as good as the best" * answer.tied(world, found) if best else " of the policy")
     who = "optimal values" if options.policy is None else f"values of the policy {Path(options.policy).name}"
-    if options.policy is not None and options.policy.startswith("epsilon:"):
+    if options.policy is not None and best:
         who = f"best values with {options.policy.replace(':', ' ')}"
     when = f"gamma {gamma:g}" if options.horizon is None else f"{options.horizon} steps to go"
     if options.horizon is not None:
-        return f"{who}, {when}", f"expected visits in {options.horizon} steps"
+        return Titles(f"{who}, {when}", actions, f"expected visits in {options.horizon} steps")
     counted = "" if found.visit_gamma == 1 else f", discounted by {found.visit_gamma:g}"
-    return f"{who}, {when}", f"expected visits an episode{counted}"
+    return Titles(f"{who}, {when}", actions, f"expected visits an episode{counted}")
 
 
 def _finite(number: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -12,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 import envs
 from envs import render
+from envs.gridworld import MOVES
+from envs.render.canvas import LEGIBLE
 from lab import plots
 from qx.answer import Answer
 
@@ -22,27 +25,37 @@ NARROW = 2.8  # inches: the least width of a panel, so that its title fits
 EDGE, GAP, HEAD = 0.2, 0.35, 0.42  # inches: around the page, between panels, above each
 
 
-def save(path: Path, world: envs.World, found: Answer, values: str, visits: str) -> None:
+class Titles(NamedTuple):
+    """What the panels show: whose values, which actions, which visits."""
+
+    values: str
+    actions: str
+    visits: str
+
+
+def save(path: Path, world: envs.World, found: Answer, titles: Titles) -> None:
     """Write the picture of a world whose states are all on one map.
 
     Args:
         path: of the PNG.
         world: what is drawn.
         found: its values, policy and visits.
-        values: whose values they are, a title.
-        visits: what is counted, a title.
+        titles: of its panels.
     """
     assert world.layout is not None
     walk = world.layout.rows == 1 and world.layout.cols > WALK
-    plots.save(_curves(world, found, values, visits) if walk else _maps(world, found, values, visits), path)
+    plots.save(_curves(world, found, titles) if walk else _maps(world, found, titles), path)
 
 
-def _maps(world: envs.World, found: Answer, values: str, visits: str) -> Figure:
+def _maps(world: envs.World, found: Answer, titles: Titles) -> Figure:
     assert world.layout is not None
     layout = world.layout
     modes = range(min(MODES, len(layout.modes)))
     side = PANEL / max(layout.rows, layout.cols)
-    width, height = max(NARROW, layout.cols * side), layout.rows * side
+    moves = any(name.split()[0] in MOVES for name in world.action_names)
+    numbers = "below" if side >= LEGIBLE else "numbers"  # smaller cells have room for the action only
+    values = titles.values + ("" if moves else f"; {numbers}: the action")
+    width, height = max(NARROW, layout.cols * side), (layout.rows + render.margin(layout)) * side
     stacked = len(layout.modes) == 1 and layout.cols > 2.2 * layout.rows
     across, down = (1, 3) if stacked else (3, len(modes))
     inches = (2 * EDGE + across * width + (across - 1) * GAP, EDGE + down * (height + HEAD) + (down - 1) * GAP / 2)
@@ -60,22 +73,22 @@ def _maps(world: envs.World, found: Answer, values: str, visits: str) -> Figure:
             name += f" (and {len(layout.modes) - MODES} more modes)"
         render.draw(world, mode=m, title=name, ax=place(3 * m))
         render.draw(world, found.values, found.arrows, mode=m, title=values, ax=place(3 * m + 1))
-        render.draw_visits(world, found.visits, mode=m, title=visits, ax=place(3 * m + 2))
+        render.draw_visits(world, found.visits, mode=m, title=titles.visits, ax=place(3 * m + 2))
     return page
 
 
-def _curves(world: envs.World, found: Answer, values: str, visits: str) -> Figure:
+def _curves(world: envs.World, found: Answer, titles: Titles) -> Figure:
     """A walk: value, actions and visits of each cell, from left to right."""
     assert world.layout is not None
     lived = world.mdp.lived().numpy()
     cell = world.layout.cell[:, 1].numpy()[lived]
     made, (top, middle, bottom) = plots.figure(3, 1, width=7.5, height=2.4)
     plots.curve(top, cell, found.values.numpy()[lived])
-    plots.label(top, f"{world.name}: {values}", y="value")
+    plots.label(top, f"{world.name}: {titles.values}", y="value")
     actions, names = _numbered(world)
     state, action = np.nonzero((found.arrows.numpy() > 0)[lived] & _distinct(world)[lived])
     middle.scatter(cell[state], actions[action], s=24 if names else 7, color=plots.COLOURS[1], alpha=0.5, linewidths=0)
-    plots.label(middle, "actions" + (", every one as good as the best" if len(state) > len(cell) else ""), y="action")
+    plots.label(middle, titles.actions, y="action")
     if names:
         middle.set_yticks(range(len(names)), names)
         middle.set_ylim(-0.5, len(names) - 0.5)
@@ -83,7 +96,7 @@ def _curves(world: envs.World, found: Answer, values: str, visits: str) -> Figur
         first = found.policy if not found.policy.is_floating_point() else found.policy.argmax(-1)
         middle.step(cell, actions[first.numpy()[lived]], where="mid", color=plots.COLOURS[1], linewidth=1.3)
     bottom.bar(cell, found.visits.numpy()[lived], color=plots.COLOURS[3], width=0.8)
-    plots.label(bottom, visits, "cell", "visits")
+    plots.label(bottom, titles.visits, "cell", "visits")
     for ax in (top, middle, bottom):
         ax.set_xlim(-0.5, world.layout.cols - 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

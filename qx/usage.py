@@ -36,6 +36,14 @@ class Common:
 
 
 @dataclass(frozen=True)
+class Answering(Common):
+    """What every command takes that answers a question, and keeps no run."""
+
+    out: Path | None = None
+    """Directory for result.json, and for the picture where there is one. By default nothing is written."""
+
+
+@dataclass(frozen=True)
 class Lasting(Common):
     """What every command that trains takes besides."""
 

@@ -32,6 +32,7 @@ class Walk:
         self.steps, self.returned, self.reward, self.total = 0, 0.0, 0.0, 0.0
         self.ended, self.truncated = False, False
         self.episodes += 1
+        self.promised = self.ahead
 
     def act(self, action: int) -> None:
         """Take an action, if the episode has not ended."""
@@ -72,10 +73,12 @@ class Walk:
             "ended": self.ended,
             "episodes": self.episodes,
             "optimal_return": self.optimum and self.optimum.optimal_return,
+            "optimal_return_from_this_start": self.promised,
         }
 
     def summary(self) -> str:
         """The last episode in a line."""
         how = "ended" if self.ended else "was left"
-        best = "" if self.optimum is None else f"; the optimum is {self.optimum.optimal_return:.6g}"
-        return f"{self.world.name}: the episode {how} after {self.steps} steps with return {self.returned:.6g}{best}"
+        best = "" if self.promised is None else f"; from this start the best is {self.promised:.6g}"
+        summed = f"return {self.returned:.6g}{', discounted' if self.gamma < 1 else ''}"
+        return f"{self.world.name}: the episode {how} after {self.steps} steps with {summed}{best}"

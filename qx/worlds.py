@@ -13,7 +13,7 @@ import envs
 from lab import console
 from qx import answer
 from qx.jobs import write_result
-from qx.usage import Common, UsageError, parse
+from qx.usage import Answering, UsageError, parse
 from rl import dp
 
 SHORT = {  # so that a source fits into a line
@@ -26,7 +26,7 @@ SHORT = {  # so that a source fits into a line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worlds(Common):
+class Worlds(Answering):
     """The worlds there are, with size, optimal return and where they come from."""
 
 

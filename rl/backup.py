@@ -67,9 +67,11 @@ class Backup:
         return _product(self.weight[states], self.next[states], values) + self.reward[states]
 
     def magnitude(self, states: States, values: Floats) -> Floats:
-        """The size of the terms that q is summed from, [m]: rounding errs by some 1e-16 of it."""
-        terms: Floats = (self.weight[states] * np.abs(values[self.next[states]])).sum(-1) + np.abs(self.reward[states])
-        return terms.max(1)
+        """The size of the terms that max q is summed from, [m]: rounding errs by some 1e-16 of it."""
+        best = self.rows(states, values).argmax(1)
+        weight, reward = self.weight[states, best], self.reward[states, best]
+        terms: Floats = (weight * np.abs(values[self.next[states, best]])).sum(-1) + np.abs(reward)
+        return terms
 
     def predecessors(self, states: States) -> States:
         """Every state, once, with an outcome that leads to one of `states`."""

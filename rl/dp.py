@@ -28,6 +28,7 @@ from rl.backup import Backup
 from rl.backup import DPError as DPError
 from rl.chain import Chain
 from rl.homeward import homeward
+from rl.rest import rest
 from rl.sweeps import Sweeps
 
 
@@ -109,6 +110,8 @@ def value_iteration(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10, swe
 def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Solution:
     """Evaluate exactly, act greedily, until nothing improves (Sutton & Barto sec. 4.3); finite and exact.
 
+    At gamma 1 nothing improves only when resting for ever does not either (`rl.rest`).
+
     With `epsilon` the best policy among those that take every action with at least epsilon / A: the greedy action gets
     1 - epsilon + epsilon / A (Sutton & Barto sec. 5.4; Zhao sec. 5.4). The values are then those of that policy.
     It begins at the greedy policy of the uniformly random one, which at gamma 1 ends every episode wherever any does.
@@ -123,12 +126,19 @@ def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Sol
     S, A = mdp.states, mdp.actions
     values = evaluate_exactly(mdp, torch.full((S, A), 1 / A, dtype=torch.float64), gamma)
     if not values.isfinite().all():
-        raise DPError(f"at gamma {gamma!r} the random policy of this world has no finite value: take gamma < 1")
+        raise DPError(
+            f"at gamma {gamma!r} rewards may recur for ever in some states of this world, which have no finite value: "
+            "take gamma < 1 or a finite horizon"
+        )
     policy = backup(values).argmax(-1)
     for iteration in range(1, S * A + 2):
         values = evaluate_exactly(mdp, soft(policy, A, epsilon) if epsilon else policy, gamma)
         q = backup(values)
         better = q.amax(-1) > q.gather(-1, policy[:, None])[:, 0] + 1e-12 * (1 + values.abs())
+        improved = q.argmax(-1)
+        if gamma == 1 and not epsilon and not better.any():  # an end that costs may be worse than none
+            can_rest, improved = rest(mdp)
+            better = can_rest & (values < -1e-12)
         if not better.any():
             residual = float((epsilon * q.mean(-1) + (1 - epsilon) * q.amax(-1) - values).abs().max())
             return Solution(
@@ -138,7 +148,7 @@ def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Sol
                 iterations=iteration,
                 error=math.nan if gamma == 1 else residual / (1 - gamma),
             )
-        policy = torch.where(better, q.argmax(-1), policy)
+        policy = torch.where(better, improved, policy)
     raise DPError(
         f"policy iteration at gamma {gamma!r} went on after {iteration} improvements: its values are too close"
     )

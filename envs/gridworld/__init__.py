@@ -171,7 +171,8 @@ def _start(grid: Grid, ground: Ground, memory: Memory) -> Float64[np.ndarray, "S
         first = np.array([float(kind.begins) for kind in grid.kinds.values()])[ground.own]
     else:
         weights = {"start": 1.0} if isinstance(grid.start, str) else grid.start
-        share = np.array([weights.get(name, 0.0) / max(1, grid.cells(name)) for name in grid.kinds])
+        total = sum(weights.values())
+        share = np.array([weights.get(name, 0.0) / total / max(1, grid.cells(name)) for name in grid.kinds])
         first = share[ground.own]
     chance = np.array([cue.chance for cue in grid.cues.values()] or [1.0])
     start = np.zeros((len(memory.used), memory.cues, len(ground.own)))

@@ -30,6 +30,7 @@ def layout(grid: Grid, ground: Ground, memory: Memory) -> Layout:
         modes=memory.labels(),
         badges=torch.from_numpy(badges) if names else None,
         badge_names=names,
+        wind=grid.wind.up if grid.wind else (),
         alike=_alike(grid, kind, shows, Q) if grid.alike or grid.cues else None,
     )
 

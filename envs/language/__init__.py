@@ -87,6 +87,7 @@ from envs.world import Optimum, World
 MADE = ("source", "make", "discount", "time_limit", "optimum")  # what a world of a table maker may say
 RULES = ("actions", "start", "alike", "reward", "leave", "slip", "wind", "cell", "cue")
 DRAWN = ("source", "map", "make", "discount", "time_limit", *RULES, "optimum")  # ... and one with a map
+LONGEST = 2**31 - 1  # steps of an episode, which the simulator counts in int32
 MOST = 2**28  # entries of a table: states x actions x outcomes; 5.6 GB in all
 
 
@@ -110,6 +111,7 @@ def world(text: str, file: str, name: str, overrides: Mapping[str, Any] | None =
         return worlds[0] if len(worlds) == 1 else mix(worlds, name=name)
     doc.table((), doc.root, (*MADE, doc.root["make"]))
     common, made = _common(doc), making.made(doc, maker)
+    _check_values(doc, common["optimum"], made.layout.glyphs)
     return World(name=name, mdp=made.mdp, layout=made.layout, action_names=made.action_names, **common)
 
 
@@ -133,7 +135,7 @@ def _grids(doc: Document, maker: MapMaker | None) -> list[Grid]:
         kinds=kinds,
         actions=rules.actions(doc),
         start=rules.start(doc, kinds),
-        reward=rules.rewards(doc, ("reward",), document, ("step", "bump", *kinds)),
+        reward=rules.rewards(doc, ("reward",), document, (*cells.EARNING, *kinds)),
         leave=rules.rewards(doc, ("leave",), document, kinds),
         slip=rules.slip(doc),
         wind=rules.wind(doc),
@@ -155,6 +157,17 @@ def _check(doc: Document, grid: Grid) -> None:
     """The map has what the rest of the document speaks of."""
     cells.check(doc, grid)
     rules.check(doc, grid)
+    _check_values(doc, grid.optimum, grid.map)
+
+
+def _check_values(doc: Document, optimum: Optimum | None, rows: tuple[str, ...]) -> None:
+    """The known values fit the map, unless that is another one by an override."""
+    values = optimum.values if optimum else ()
+    other = any(path[0] in ("map", "make", *doc.drawn) for path in doc.overridden)
+    if values and not other and [len(row) for row in values] != [len(row) for row in rows]:
+        widths = ", ".join(str(len(row)) for row in values)
+        message = f"optimum.values has rows of {widths}, expected {len(rows)} x {len(rows[0])}, one for each cell"
+        raise doc.error(("optimum", "values"), message)
 
 
 def _written_map(doc: Document) -> tuple[str, ...]:
@@ -227,6 +240,7 @@ def _time_limit(doc: Document, value: Any) -> int | None:
     """A positive number of steps, or "none"."""
     if value == "none":
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise doc.error(("time_limit",), f'time_limit is {value!r}, expected a number of steps or "none"')
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST:
+        message = f'time_limit is {value!r}, expected a number of steps, 1 to {LONGEST}, or "none"'
+        raise doc.error(("time_limit",), message)
     return value

@@ -13,6 +13,7 @@ from envs.language.document import Document, Path, near
 from envs.layout import LOOKS
 
 KEYS = tuple(field.name for field in fields(Kind))
+EARNING = ("step", "bump")  # what `[reward]` has beside the kinds, so no kind can be called so
 ONE_OF = ("terminal", "to", "exit", "turn", "key", "door")  # what a kind does; two of them would be one too many
 LIKE = {
     "key": "key",
@@ -29,6 +30,9 @@ def kinds(doc: Document) -> dict[str, Kind]:
     cell = doc.table(("cell",), doc.root.get("cell", {}))
     known = dict(KINDS)
     for name, value in cell.items():
+        if name in EARNING:
+            message = f"cell kind {name!r} has a name that means something else in [reward], expected another"
+            raise doc.error(("cell", name), message)
         known[name] = _kind(doc, name, value, known)
     names = ["", *(name for name in known if name != WALL)]
     for name, kind in known.items():

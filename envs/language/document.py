@@ -18,6 +18,8 @@ from envs.language import locate
 
 Path = tuple[str, ...]
 
+LARGEST = 3e38  # number: what float32 holds, in which simulators keep rewards
+
 
 class WorldError(ValueError):
     """A world that cannot be: one line that says where, what is wrong and what was expected."""
@@ -31,10 +33,19 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def value_of(text: Any) -> Any:
-    """What an override means: a string is read as TOML where it can be, and is itself where it cannot."""
+    """What an override means: a string is read as TOML where it can be, and is itself where it cannot.
+
+    Raises:
+        WorldError: for one that is nested too deeply to be read.
+    """
     if isinstance(text, str):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
+        try:
             return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+        except RecursionError:
+            start = text[:20].replace("\n", "\\n")
+            raise WorldError(f"override {start}... is nested too deeply, expected a value of TOML") from None
     return text
 
 
@@ -58,6 +69,8 @@ class Document:
         except tomllib.TOMLDecodeError as error:
             line, column, message = locate.syntax(str(error), text)
             raise WorldError(f"{file}:{line}:{column}: this is no TOML: {message}") from None
+        except RecursionError:
+            raise WorldError(f"{file}:1:1: this is nested too deeply, expected a world in TOML") from None
         self.places = locate.keys(text)
         for key, value in overrides.items():
             self._override(key, value)
@@ -89,17 +102,16 @@ class Document:
                 raise self.error(path, f"{part} is {table!r}, which has no key {path[-1]!r}")
         table[path[-1]] = value_of(value)
 
-    def number(self, path: Path, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    def number(self, path: Path, value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
         """A finite number between `low` and `high`, or a fraction written as a string."""
         number = math.nan
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             with contextlib.suppress(ValueError, ZeroDivisionError, OverflowError):
-                number = float(Fraction(value))
+                number = float(Fraction(value) if "/" in str(value) else value)  # 1e99999999 takes Fraction a while
         if not math.isfinite(number):
             raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a finite number")
         if not low <= number <= high:
-            span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
-            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a number {span}")
+            raise self.error(path, f"{'.'.join(path)} is {value!r}, expected a number from {low:g} to {high:g}")
         return number
 
     def whole(self, path: Path, value: Any, low: float | int, high: float | int) -> int:
@@ -116,12 +128,13 @@ class Document:
         return value
 
     def chances(self, path: Path, value: Any, known: Iterable[str] = ()) -> dict[str, float]:
-        """A table of probabilities that sum to 1; those of 0 are left out."""
+        """A table of probabilities that sum to 1, to 1e-9 as written and then exactly; those of 0 are left out."""
         given = self.table(path, value, known)
         chances = {name: self.number((*path, name), chance, 0.0, 1.0) for name, chance in given.items()}
-        if abs(sum(chances.values()) - 1) > 1e-9:
-            raise self.error(path, f"{'.'.join(path)} sums to {sum(chances.values()):.9g}, expected 1")
-        return {name: chance for name, chance in chances.items() if chance}
+        total = sum(chances.values())
+        if abs(total - 1) > 1e-9:
+            raise self.error(path, f"{'.'.join(path)} sums to {total:.9g}, expected 1")
+        return {name: chance / total for name, chance in chances.items() if chance}
 
     def string(self, path: Path, value: Any) -> str:
         """A string."""

@@ -10,7 +10,7 @@ from envs.language.document import Document
 from envs.makers import MAKERS, MapMaker, TableMaker
 from envs.makers.made import Made, Parameter
 
-COUNT = Parameter(1, 1, 1_000_000, whole=True)  # of worlds, one for each seed
+COUNT = Parameter(1, 1, 10_000, whole=True)  # of worlds, one for each seed
 
 
 def maker(doc: Document) -> MapMaker | TableMaker | None:

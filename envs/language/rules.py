@@ -11,6 +11,7 @@ from envs.gridworld.grid import WALL, Cue, Grid, Kind, Wind
 from envs.language.document import Document, Path
 
 STRONGEST = 1_000_000  # wind, in cells
+HEAVIEST = 1e9  # weight of a kind of cell
 
 
 def actions(doc: Document) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ def start(doc: Document, kinds: Mapping[str, Kind]) -> str | dict[str, float]:
     if not isinstance(value, dict):
         return doc.word(("start",), value, ("map", "uniform"))
     given = doc.table(("start",), value, [name for name in kinds if name != WALL])
-    weights = {name: doc.number(("start", name), weight, 0.0) for name, weight in given.items()}
+    weights = {name: doc.number(("start", name), weight, 0.0, HEAVIEST) for name, weight in given.items()}
     if not any(weights.values()):
         raise doc.error(("start",), "start sums to 0, expected at least one weight above 0")
     return weights

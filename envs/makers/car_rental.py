@@ -1,7 +1,7 @@
 """Jack's car rental, computed exactly (Sutton & Barto 2018, example 4.2).
 
     n          cars at a location in the evening, 0 ... max_cars; a state is (n1, n2)
-    a          cars moved overnight from the first to the second location, at move_cost each
+    a          cars to be moved overnight from the first to the second location, at move_cost each
     m          cars there in the morning
     k, n'      cars rented and, after the returns, cars in the evening
 
@@ -35,15 +35,16 @@ def car_rental(
 ) -> Made:
     """The table of all evenings: S = (max_cars + 1)^2, A = 2 max_moved + 1, K at most S.
 
-    A move of more cars than there are moves those there are, and what is really moved is paid for; cars beyond
-    max_cars in the morning leave, as those returned do. The reward of an outcome is rent E[k1 + k2] - move_cost |a|.
+    A move of more cars than there are moves those there are, but is paid for as it was ordered: so it is never best,
+    and the optimum is that of the book, which knows no such move. Cars beyond max_cars in the morning leave, as those
+    returned do. The reward of an outcome is rent E[k1 + k2] - move_cost |a|.
     The task goes on for ever; an episode begins at any state with equal chance.
 
     Args:
         max_cars: cars that a location can hold overnight.
         max_moved: cars that can be moved in a night, in either direction.
         rent: earned for each car rented.
-        move_cost: paid for each car moved.
+        move_cost: paid for each car that is to be moved.
         requests_1, requests_2: mean requests a day at the first and at the second location.
         returns_1, returns_2: mean returns a day.
     """
@@ -68,7 +69,7 @@ def car_rental(
     prob = prob / prob.sum(1, keepdims=True)
 
     index = m1 * n + m2  # [S, A]
-    reward = rent * rented[index] - move_cost * np.abs(moved)[..., None]
+    reward = rent * rented[index] - move_cost * np.abs(wish)[:, None]  # [S, A, K]
     mdp = TabularMDP(
         next_state=torch.from_numpy(evening.astype(np.int32)[index]),
         prob=torch.from_numpy(prob[index]),

@@ -17,7 +17,8 @@ from envs.layout import LOOKS
 from envs.picture import AGENT, COLOURS, PAPER, rgb
 from envs.pixels import mosaic, tiles
 from envs.render.canvas import LEGIBLE, VALUES, VISITS, Canvas, Fills, frame, write
-from envs.render.marks import arrows, dots, numbers
+from envs.render.canvas import margin as margin
+from envs.render.marks import arrows, dots, numbers, signs, wind
 from envs.world import World
 
 FEW = 8  # starts or goals that are marked on a map of very many cells
@@ -73,7 +74,7 @@ def draw_visits(
     if canvas.fine:
         dots(canvas, visits)
     elif canvas.inches >= LEGIBLE:
-        numbers(canvas, visits, fills, lifted=False, zeros=False)
+        numbers(canvas, visits, fills, lifted=False, visits=True)
     return canvas.ax
 
 
@@ -94,6 +95,7 @@ def _cells(canvas: Canvas, values: Tensor | None, colours: Colormap, low: float 
                 ax.plot(x, y, "o", color=colour, markeredgecolor=PAPER, markersize=8, clip_on=False)
         frame(ax, layout)
         return fills
+    named = signs(layout, canvas.mode)
     inks = {(row, col): ink for row, col, ink in mosaic.inks(layout)}
     for r, c in np.ndindex(*looks.shape):
         look = LOOKS[int(looks[r, c])]
@@ -104,7 +106,7 @@ def _cells(canvas: Canvas, values: Tensor | None, colours: Colormap, low: float 
             where, extent = (c + inset, r + inset), 1 - 2 * inset
             ink = inks.get((r, c), COLOURS[look])
             ax.add_patch(Rectangle(where, extent, extent, fill=False, edgecolor=ink, linewidth=width))
-        elif look in ("key", "door", "portal"):
+        elif look in ("key", "door"):
             picture = tiles.tile(look, inks.get((r, c), COLOURS[look]), 64)
             ax.imshow(
                 picture[2:, 2:],
@@ -112,8 +114,9 @@ def _cells(canvas: Canvas, values: Tensor | None, colours: Colormap, low: float 
                 interpolation="antialiased",
                 zorder=2,
             )
-        elif (look == "start" and values is None) or look == "goal":
-            write(ax, c + 0.5, r + 0.5, look[0].upper(), fills[r, c], 22 * canvas.inches, bold=True)
+        if values is None or not alive[r, c]:
+            write(ax, c + 0.5, r + 0.5, named[r][c], fills[r, c], 22 * canvas.inches, bold=True)
+    wind(canvas)
     frame(ax, layout)  # an image has changed it
     return fills
 

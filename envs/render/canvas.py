@@ -17,6 +17,7 @@ from envs.layout import Layout
 from envs.picture import PAPER, layout_of
 from envs.world import World
 
+WIND = 0.55  # cells below the map, where the wind is written
 INK = "#20242c"
 VALUES = LinearSegmentedColormap.from_list("values", ["#fbf8f1", "#d3e4e3", "#8dbfc4", "#3f8a98", "#17566b"])
 VISITS = LinearSegmentedColormap.from_list("visits", ["#fbf8f1", "#f6dfc2", "#ecb389", "#d4735e", "#9c3350"])
@@ -62,23 +63,29 @@ class Canvas:
             longest = max(layout.rows, layout.cols)
             side = float(min(np.clip(5 / longest, 0.3, 0.8), 20 / longest))  # inches a cell
             head = 0.35 if title else 0.1
-            figure = Figure(figsize=(layout.cols * side + 0.2, layout.rows * side + head))
+            height = (layout.rows + margin(layout)) * side
+            figure = Figure(figsize=(layout.cols * side + 0.2, height + head))
             FigureCanvasAgg(figure)
-            ax = figure.add_axes((0, 0, 1, (layout.rows * side + 0.1) / (layout.rows * side + head)))
+            ax = figure.add_axes((0, 0, 1, (height + 0.1) / (height + head)))
         ax.set_aspect("equal")
         ax.set_axis_off()
         frame(ax, layout)
         box = ax.get_window_extent()
-        inches = float(min(box.width / layout.cols, box.height / layout.rows) / ax.figure.dpi)
+        inches = float(min(box.width / layout.cols, box.height / (layout.rows + margin(layout))) / ax.figure.dpi)
         if title:
             ax.set_title(title, fontsize=10, color=INK, pad=5)
         return Canvas(world, layout, mode, ax, inches)
 
 
+def margin(layout: Layout) -> float:
+    """Cells of room below the map: for the wind, where there is any."""
+    return WIND if any(layout.wind) else 0.0
+
+
 def frame(ax: Axes, layout: Layout) -> None:
     """Show the whole map, rows going down."""
     ax.set_xlim(-0.06, layout.cols + 0.06)
-    ax.set_ylim(layout.rows + 0.06, -0.06)
+    ax.set_ylim(layout.rows + margin(layout) + 0.06, -0.06)
 
 
 def write(ax: Axes, x: float, y: float, words: str, fill: Any, size: float, *, bold: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 from jaxtyping import Float
@@ -10,22 +11,53 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from envs.gridworld import MOVES
+from envs.layout import LOOKS, Layout
 from envs.render.canvas import VISITS, Canvas, Fills, ink, write
 from envs.world import World
 
+RARE = 0.0095  # visits below it are not written
 
-def numbers(canvas: Canvas, values: Tensor, fills: Fills, *, lifted: bool, zeros: bool = True) -> None:
-    """Write the value of every state in which something is decided, in as few digits as tell them apart."""
+
+def signs(layout: Layout, mode: int) -> list[list[str]]:
+    """What is written into each cell of the bare map: the glyphs of starts, goals and portals, and of uncommon floors.
+
+    A floor that is one only in this mode has none: its glyph is that of the key or door which it was.
+    """
+    looks, first = layout.look[mode].tolist(), layout.look[0].tolist()
+    floors = Counter(layout.glyphs[r][c] for r, c in layout.shows("floor").nonzero().tolist())
+    silent = "." if floors["."] else "".join(glyph for glyph, _ in floors.most_common(1))  # FrozenLake's floor is F
+
+    def sign(r: int, c: int) -> str:
+        look, glyph = LOOKS[looks[r][c]], layout.glyphs[r][c]
+        told = look in ("start", "goal", "portal") or (look == "floor" and glyph != silent)
+        return glyph if told and looks[r][c] == first[r][c] else ""
+
+    return [[sign(r, c) for c in range(layout.cols)] for r in range(layout.rows)]
+
+
+def wind(canvas: Canvas) -> None:
+    """Below each column an arrow where the wind blows, and how many cells far."""
+    for col, up in enumerate(canvas.layout.wind):
+        if up:
+            y, size = canvas.layout.rows + 0.32, 15 * canvas.inches
+            write(canvas.ax, col + 0.5, y, ("\u2191" if up > 0 else "\u2193") + str(abs(up)), (1, 1, 1), size)
+
+
+def numbers(canvas: Canvas, values: Tensor, fills: Fills, *, lifted: bool, visits: bool = False) -> None:
+    """Write the value of every state in which something is decided, in as few digits as tell them apart.
+
+    Of visits each has two significant digits, and what is next to none is left out.
+    """
     number = values.detach().cpu().double().numpy()
     lived = number[canvas.world.mdp.lived().numpy() & np.isfinite(number)]
     largest = float(np.abs(lived).max(initial=0.0))
-    whole = (largest >= 1.995 or not zeros) and bool((lived == lived.round()).all())
+    whole = (largest >= 1.995 or visits) and bool((lived == lived.round()).all())
     digits = 0 if largest >= 99.5 or whole else 1 if largest >= 1.995 else 2
     for r, c in np.argwhere(canvas.alive):
-        value = number[canvas.states[r, c]]
-        if not zeros and value < 0.5 * 10.0**-digits:
+        value = float(number[canvas.states[r, c]])
+        if visits and value < RARE:
             continue
-        written = _written(float(value), digits)
+        written = _written(value, digits) if whole or not visits else _twice(value)
         size = min(15.0, 52.0 / len(written)) * canvas.inches
         write(canvas.ax, c + 0.5, r + (0.28 if lifted else 0.5), written, fills[r, c], size)
 
@@ -63,6 +95,11 @@ def _written(value: float, digits: int) -> str:
         return "?" if math.isnan(value) else "\u221e" if value > 0 else "-\u221e"
     words = f"{value:.{digits}f}"
     return words.lstrip("-") if float(words) == 0 else words
+
+
+def _twice(visits: float) -> str:
+    """Two significant digits, without an exponent."""
+    return f"{visits:.{0 if visits >= 9.95 else 1 if visits >= 0.995 else 2 if visits >= 0.0995 else 3}f}"
 
 
 def _named(world: World, probs: Float[Tensor, "A"]) -> list[tuple[str, float]]:

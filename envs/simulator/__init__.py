@@ -23,7 +23,8 @@ from lab import streams
 class Simulator:
     """N copies of a `TabularMDP` (see `envs.types.Worlds`).
 
-    A world that ended and was not reset goes on as its table says, which for worlds of this house is to stay put.
+    A world that ended and was not reset goes on as its table says, which for worlds of this house is to stay put. An
+    outcome is drawn with 24 bits: its frequency is its probability to within 6e-8.
 
     Args:
         mdp: the dynamics.
@@ -73,7 +74,9 @@ class Simulator:
         if mask is None:
             self._carry = self._tables.renewed(self._carry, torch.ones_like(self._carry.state).bool(), self._roots)
             self._begun = True
-        elif self.device.type == "cpu":  # draw for the worlds that begin, and only for them
+            return self._table.index_select(0, self._carry.state)
+        self._begun = self._begun or bool(mask.all())
+        if self.device.type == "cpu":  # draw for the worlds that begin, and only for them
             which = mask.nonzero().squeeze(1)
             if len(which):
                 self._tables.renew(self._carry, which, self._roots)
@@ -88,8 +91,20 @@ class Simulator:
         self._carry.episode.masked_fill_(mask, 0)
 
     def step(self, action: Int64[Tensor, "N"]) -> Step:
-        """Take one action in each world. Raises RuntimeError before the first `reset()` of all worlds."""
+        """Take one action in each world.
+
+        Raises:
+            RuntimeError: before the first `reset()` of all worlds.
+            ValueError: for another number of actions; on the CPU also for an action that is none (elsewhere the check
+                would wait for the device, and the step goes astray).
+        """
         self._check_begun("step")
+        if action.shape != (self.n,):
+            raise ValueError(f"actions have shape {list(action.shape)}, expected [{self.n}], one a world")
+        if self.device.type == "cpu" and self.n:
+            low, high = (int(bound) for bound in action.aminmax())
+            if low < 0 or high >= self.actions:
+                raise ValueError(f"an action is {low if low < 0 else high}, expected 0 to {self.actions - 1}")
         self._carry, move = self._tables.move(self._carry, action.int())
         obs = self._table.index_select(0, move.state)
         return Step(obs, move.reward, move.terminated.bool(), (move.ended ^ move.terminated).bool())
@@ -128,9 +143,17 @@ class Simulator:
         return {"state": state.clone(), "elapsed": elapsed.clone(), "episode": episode.clone(), "begun": self._begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken. Raises ValueError when that was of another number of worlds."""
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            ValueError: when that was of another number of worlds, of a world with more states, or of another version.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"the saved state holds {', '.join(state)}, expected {', '.join(self.state_dict())}")
         if len(state["state"]) != self.n:
             raise ValueError(f"the saved state is of {len(state['state'])} worlds, expected {self.n}")
+        if self.n and int(state["state"].max()) >= self.states:
+            raise ValueError(f"a saved state is {int(state['state'].max())}, expected below {self.states}")
         at, elapsed, episode = (state[name].to(self.device, copy=True) for name in ("state", "elapsed", "episode"))
         self._carry = self._tables.resumed(at, elapsed, episode, self._roots)
         self._begun = state["begun"]

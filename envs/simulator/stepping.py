@@ -167,7 +167,9 @@ class Tables:
 def tables_of(
     mdp: TabularMDP, *, time_limit: int | None, blocks: int = 1, device: torch.device | str = "cpu"
 ) -> Tables:
-    """Lay an MDP out. Raises ValueError where the blocks are uneven, one has no start, or the tables outgrow int32."""
+    """Lay an MDP out. Raises ValueError for uneven blocks, one without a start, or what outgrows int32."""
+    if time_limit is not None and not 1 <= time_limit <= NO_LIMIT:
+        raise ValueError(f"time_limit is {time_limit}, expected 1 to {NO_LIMIT} steps")
     outcome, slots = choice(mdp.prob.flatten(0, 1))
     if mdp.states * mdp.actions * outcome.width >= 2**31:
         size = f"{mdp.states} states, {mdp.actions} actions and {outcome.width} outcomes"

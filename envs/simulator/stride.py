@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from envs.simulator.stepping import Carry, Move, Policy, Roots, Tables
 
 COMPILED, CAPTURED = 4, 32  # steps of one call: more cost time to compile, and memory; fewer cost calls
+LANES = 64  # compiled code gets worlds by as many
 
 Done = tuple[Carry, Tensor, list[tuple[Tensor, Move]]]
 """The carry, the sums of rewards [N], and for each step that is recorded its state [N] and what it did."""
@@ -74,6 +75,7 @@ class _Flat:
     def __init__(self, steps: int, tables: Tables, roots: Roots, policy: Policy, record: bool) -> None:
         self.steps, self._record = steps, record
         self._tables, self._policy, self._blocks = tables, policy, roots.block is not None
+        self.worlds = len(Carry._fields) + 2 + self._blocks  # inputs that have a row for each world
 
     def inputs(self, carry: Carry, gained: Tensor, roots: Roots, policy: Policy) -> list[Tensor]:
         return [tensor for tensor in (*carry, gained, *roots, policy.table) if tensor is not None]
@@ -95,7 +97,15 @@ class _Flat:
 
 
 class Compiled:
-    """Several steps by `torch.compile`, for any number of worlds; the first call takes some ten seconds."""
+    """Several steps by `torch.compile`, for any number of worlds; the first call takes some ten seconds.
+
+    SplitMix64 multiplies modulo 2^64. So do vector instructions; but worlds that fill no vector get plain C++, in which
+    such a product is undefined, and comes out wrong. Hence worlds are handed over in full vectors, and the first call
+    is compared with `together`.
+
+    Raises:
+        RuntimeError: where the compiled code yields other bits, as on a processor without vectors.
+    """
 
     steps = COMPILED
 
@@ -103,18 +113,32 @@ class Compiled:
         self._flat = _Flat(self.steps, tables, roots, policy, record)
         inputs = self._flat.inputs(carry, carry.state.float(), roots, policy)
         # Traced first: the graph holds no sizes, and has a compiler's cache of its own, however many worlds there are.
-        traced = make_fx(self._flat)(*inputs)
+        traced = make_fx(self._flat)(*self._filled(inputs, len(carry.state)))
         options: dict[str, str | int | bool | Callable[..., object]] = {
             "assert_indirect_indexing": False,  # no index leaves its table: `TabularMDP` has seen to that
             "realize_reads_threshold": 1,  # a search uses each of its gathers twice: written out anew at every use,
             "realize_opcount_threshold": 20,  # six of them are 64, and compiling takes minutes
         }
         self._call = torch.compile(traced, fullgraph=True, dynamic=True, options=options)
+        if not all(map(torch.equal, self._in_lanes(inputs, len(carry.state)), self._flat(*inputs))):
+            raise RuntimeError("the code compiled here does not wrap integers around, expected mode='eager'")
 
     def __call__(
         self, tables: Tables, carry: Carry, gained: Tensor, roots: Roots, policy: Policy, record: bool
     ) -> Done:
-        return self._flat.outputs(self._call(*self._flat.inputs(carry, gained, roots, policy)))
+        inputs = self._flat.inputs(carry, gained, roots, policy)
+        return self._flat.outputs(self._in_lanes(inputs, len(carry.state)))
+
+    def _in_lanes(self, inputs: list[Tensor], n: int) -> list[Tensor]:
+        outputs: list[Tensor] = self._call(*self._filled(inputs, n))
+        return [output[:n] for output in outputs]
+
+    def _filled(self, inputs: list[Tensor], n: int) -> list[Tensor]:
+        """The last world is repeated until the lanes are full."""
+        if not (lack := -n % LANES):
+            return inputs
+        each, rest = inputs[: self._flat.worlds], inputs[self._flat.worlds :]
+        return [torch.cat([tensor, tensor[-1:].expand(lack)]) for tensor in each] + rest
 
 
 class Captured:

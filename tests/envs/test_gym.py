@@ -72,6 +72,12 @@ print(len(built))
     assert done.stdout.split() == ["0", "True", "1"]
 
 
+def test_gymnasium_finds_our_worlds_without_an_import():
+    script = "import gymnasium; print(gymnasium.make('envs:quincunx/FourRooms-v0').unwrapped.world.name)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["four-rooms"]
+
+
 def test_the_time_limit_truncates_and_make_can_set_another():
     for limit, arguments in ((100, {}), (7, {"max_episode_steps": 7})):
         made = gymnasium.make("quincunx/Zhao5x5-v0", **arguments)
@@ -141,6 +147,22 @@ def test_seeds_reproduce_and_differ():
     assert walk(env, 3) == walk(GridWorldEnv("frozenlake-8x8"), 3) == walk(env, 3)
     assert walk(env, 3) != walk(env, 4)
     assert walk(GridWorldEnv("frozenlake-8x8"), None) != walk(GridWorldEnv("frozenlake-8x8"), None)
+
+
+def test_a_world_without_a_seed_tells_the_one_it_took():
+    env = GridWorldEnv("frozenlake-8x8")
+    seen = walk(env, None)
+    assert seen == walk(GridWorldEnv("frozenlake-8x8"), env.np_random_seed)
+
+
+def test_a_generator_of_ones_own_is_drawn_from():
+    """Gymnasium then tells no seed but -1, which is none."""
+    walks = []
+    for seed in (1, 1, 2):
+        env = GridWorldEnv("frozenlake-8x8")
+        env.np_random = np.random.default_rng(seed)
+        walks.append(walk(env, None))
+    assert walks[0] == walks[1] != walks[2]
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])

@@ -82,11 +82,23 @@ WRONG = {
     "wrong type": (edited("step = -1", 'step = "high"'), r"9:1: reward\.step is 'high', expected a finite number"),
     "boolean reward": (edited("step = -1", "step = true"), r"9:1: reward\.step is True, expected a finite number"),
     "infinite reward": (edited("step = -1", "step = -inf"), r"9:1: reward\.step is -inf, expected a finite number"),
+    "reward beyond float32": (
+        edited("step = -1", "step = -4e38"),
+        r"9:1: reward\.step is -4e\+38, expected a number from -3e\+38 to 3e\+38",
+    ),
+    "nested without end": ("map = " + "[" * 5000, r"1:1: this is nested too deeply, expected a world in TOML"),
     "huge fraction": (edited("step = -1", 'step = "1e999"'), r"9:1: reward\.step is '1e999', expected a finite number"),
     "discount above 1": (edited("0.9", "1.5"), r"6:1: discount is 1\.5, expected a number from 0 to 1"),
     "reward is no table": ('map = "S"\nreward = 3', r"2:1: reward is 3, expected a table"),
-    "time limit of 0": ('time_limit = 0\nmap = "S"', r'1:1: time_limit is 0, expected a number of steps or "none"'),
-    "time limit in words": ('map = "S"\ntime_limit = true', r"2:1: time_limit is True, expected a number of steps .*"),
+    "time limit of 0": (
+        'time_limit = 0\nmap = "S"',
+        r'1:1: time_limit is 0, expected a number of steps, 1 to \d+, or "none"',
+    ),
+    "time limit beyond int32": (
+        f'map = "S"\ntime_limit = {2**31}',
+        r'2:1: time_limit is 2147483648, expected a number of steps, 1 to 2147483647, or "none"',
+    ),
+    "time limit in words": ('map = "S"\ntime_limit = true', r"2:1: time_limit is True, expected a number of steps, .*"),
     "unknown start": (
         'map = "S"\nstart = "uniforn"',
         r"2:1: start is 'uniforn', expected one of 'map', 'uniform'; did you mean 'uniform'\?",
@@ -101,6 +113,10 @@ WRONG = {
     "new kind without a glyph": (
         edited("[cell.goal]", "[cell.gaol]"),
         r"16:2: cell kind 'gaol' is new and has no glyph, expected glyph = \"\?\"; did you mean 'goal'\?",
+    ),
+    "kind called as a key of [reward]": (
+        'map = "S"\n[cell.bump]\nglyph = "b"',
+        r"2:2: cell kind 'bump' has a name that means something else in \[reward\], expected another",
     ),
     "glyph taken": (
         edited("terminal = false", 'glyph = "#"'),
@@ -117,6 +133,18 @@ WRONG = {
     ),
     "cliff with two": ('map = "SCS"', r"1:1: cliff sends the agent to the start and the map has 2, expected .*"),
     "optimum without a source": (GOOD + "[optimum]\nvalue = 1\n", r"18:2: optimum has only value, expected .*"),
+    "optimum of another height": (
+        'map = "SG"\n[optimum]\nvalue = 1\nsource = "a test"\nvalues = [[1, 2], [3, 4]]',
+        r"5:1: optimum\.values has rows of 2, 2, expected 1 x 2, one for each cell",
+    ),
+    "optimum of another width": (
+        'map = "SG"\noptimum = { value = 1, source = "a test", values = [[1, 2, 3]] }',
+        r"2:43: optimum\.values has rows of 3, expected 1 x 2, one for each cell",
+    ),
+    "optimum of another table": (
+        'make = "gambler"\n[optimum]\nvalue = 1\nsource = "a test"\nvalues = [[1, 2, 3]]',
+        r"5:1: optimum\.values has rows of 3, expected 1 x 101, one for each cell",
+    ),
     "more than fits": (
         f'map = """\n{("S" + "." * 199 + chr(10)) * 188}{"kD" * 6}{"." * 188}\n"""' + KEYS,
         r"1:1: the world has [\d,]+ states x actions x outcomes, expected at most 268,435,456",
@@ -207,7 +235,14 @@ WRONG = {
     "alike and unknown": ('map = "S"\nalike = ["flor"]', r"2:1: alike is 'flor', expected one of .*'floor'\?"),
     "alike in a word": ('map = "S"\nalike = "floor"', r"2:1: alike is 'floor', expected a list of kinds of cells"),
     "weight of an unknown kind": ('map = "S"\n[start]\nflor = 1', r"3:1: key 'flor' in start is unknown, .* 'floor'\?"),
-    "weight below 0": ('map = "S"\n[start]\nstart = -1', r"3:1: start\.start is -1, expected a number at least 0"),
+    "weight below 0": (
+        'map = "S"\n[start]\nstart = -1',
+        r"3:1: start\.start is -1, expected a number from 0 to 1e\+09",
+    ),
+    "weight too heavy": (
+        'map = "S"\n[start]\nstart = 1e308',
+        r"3:1: start\.start is 1e\+308, expected a number from 0 to 1e\+09",
+    ),
     "weights of 0": ('map = "S"\n[start]\nstart = 0', r"2:2: start sums to 0, expected at least one weight above 0"),
     "weight of what is not there": (
         'map = "S"\n[start]\nfloor = 1',
@@ -234,6 +269,10 @@ WRONG = {
     "half a parameter": (
         'make = "maze"\n[maze]\nsize = 2.5',
         r"3:1: maze\.size is 2\.5, expected a whole number from .*",
+    ),
+    "too many worlds": (
+        'make = "maze"\n[maze]\ncount = 10001',
+        r"3:1: maze\.count is 10001, expected a whole number from 1 to 10000",
     ),
     "no world": ('make = "maze"\n[maze]\ncount = 0', r"3:1: maze\.count is 0, expected a whole number from 1 to .*"),
     "table of another maker": (
@@ -288,6 +327,28 @@ def test_overrides_are_read_as_toml_or_as_words():
     grid = read(GOOD, "good.toml", {"reward.step": "-1/2", "start": "uniform", "time_limit": "7", "discount": 1})
     assert (grid.reward["step"], grid.start, grid.time_limit, grid.discount) == (-0.5, "uniform", 7, 1.0)
     assert read(GOOD, "good.toml", {"time_limit": "none", "map": "SG"}).map == ("SG",)
+
+
+def test_an_override_nested_without_end_is_one_line():
+    with pytest.raises(WorldError, match=r"^override \[{20}\.\.\. is nested too deeply, expected a value of TOML$"):
+        read(GOOD, "good.toml", {"reward.step": "[" * 5000})
+
+
+def test_chances_are_exact_however_they_are_rounded():
+    """0.8000000006 + 0.2 sums to 1 within 1e-9, but its product with another such table does not."""
+    text = edited("0.8", "0.8000000006") + '[wind]\nup = [1, 1, 1]\nvaries = { "0" = 0.5000000006, "1" = 0.5 }\n'
+    total = world(text, "rounded.toml", "rounded").mdp.prob.sum(-1)
+    assert (total - 1).abs().max() < 1e-14
+
+
+def test_weights_too_small_to_be_shared_are_shared():
+    begin = world('map = "S.."\n[start]\nfloor = 5e-324', "small.toml", "small").mdp.start
+    assert begin.tolist() == [0, 0.5, 0.5]
+
+
+def test_known_values_are_of_the_map_of_the_file():
+    """An override of the map is no error of the values."""
+    assert envs.load("zhao-5x5", {"map": "SG"}).optimum is None
 
 
 def test_keys_are_found_where_they_stand():

@@ -152,7 +152,7 @@ def test_a_night_and_a_day_of_car_rental_add_up(n1: int, n2: int, wish: int, mov
     for (e1, k1), p1 in first.items():
         for (e2, k2), p2 in second.items():
             chance[e1 * 21 + e2] += p1 * p2
-            income[e1 * 21 + e2] += p1 * p2 * (10 * (k1 + k2) - 2 * abs(moved))
+            income[e1 * 21 + e2] += p1 * p2 * (10 * (k1 + k2) - 2 * abs(wish))
     s, a = n1 * 21 + n2, wish + 5
     ours, paid = np.zeros(441), np.zeros(441)
     np.add.at(ours, mdp.next_state[s, a].numpy(), mdp.prob[s, a].numpy())
@@ -160,6 +160,15 @@ def test_a_night_and_a_day_of_car_rental_add_up(n1: int, n2: int, wish: int, mov
     np.testing.assert_allclose(ours, chance, atol=2e-12)
     np.testing.assert_allclose(paid, income, atol=5e-10)  # 400 dollars by the chance left out
     assert not mdp.terminated[s, a].any()
+
+
+def test_the_best_action_is_never_to_move_cars_that_are_not_there():
+    mdp = car_rental(**DEFAULTS, **MEANS).mdp
+    first, second = np.divmod(np.arange(441), 21)
+    best = dp.ties(dp.policy_iteration(mdp, 0.9).q).numpy()  # [S, A], every best action
+    wish = np.arange(11) - 5
+    assert not (best & ((wish > first[:, None]) | (-wish > second[:, None]))).any()
+    assert best.sum() == 441
 
 
 def test_car_rental_takes_other_numbers():

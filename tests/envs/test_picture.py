@@ -148,3 +148,10 @@ def test_a_picture_of_any_size_shows_the_agent(pixels: int):
 def test_a_large_map_is_drawn_small():
     world = envs.load("cliff", {"map": "S" + "." * 300 + "G"})
     assert picture.rgb_array(world).shape == (6, 302 * 6, 3)
+
+
+def test_the_wind_stands_below_its_columns():
+    world = envs.load("cliff", {"map": "S..\n..G", "wind.up": "[0, 2, -1]"})
+    assert picture.text(world, 1).splitlines() == ["S @ .", ". . G", "0 2 -1 wind, cells upwards"]
+    assert picture.terminal(world, 1).splitlines()[2] == "0 2 -1 wind, cells upwards"
+    assert picture.text(envs.load("cliff", {"map": "S..\n..G", "wind.up": "[0, 0, 0]"})) == "S . .\n. . G"

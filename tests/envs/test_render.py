@@ -96,6 +96,9 @@ def test_visits_are_written_where_there_are_any():
     visits[36], visits[24] = 1, 2
     assert sorted(words(render.draw_visits(world, visits))) == ["1", "2", "G"]
     assert sorted(words(render.draw_visits(world, visits / 3))) == ["0.33", "0.67", "G"]
+    for state, often in ((36, 12.34), (24, 1.234), (25, 0.1234), (26, 0.01234), (27, 0.001234)):
+        visits[state] = often
+    assert sorted(words(render.draw_visits(world, visits))) == ["0.012", "0.12", "1.2", "12", "G"]
 
 
 def test_values_without_end_are_written_so():
@@ -122,3 +125,20 @@ def test_a_map_of_very_many_cells_is_one_image():
     visits[:7] = 1
     (dots,) = render.draw_visits(world, visits).collections
     np.testing.assert_allclose(dots.get_offsets(), [[c + 0.5, 0.5] for c in range(7)])
+
+
+def test_cells_of_a_kind_of_their_own_are_named():
+    assert sorted(words(render.draw(envs.load("sutton-3.5")))) == ["A", "B", "a", "b"]
+    assert sorted(words(render.draw(envs.load("t-maze")))) == ["+", "S", "n", "s"]
+    assert sorted(words(render.draw(envs.load("short-corridor")))) == ["G", "S", "~"]
+    assert sorted(words(render.draw(envs.load("FrozenLake-v1")))) == ["G", "S"]
+    for mode in range(3):  # the cell of a key that is taken is a floor like any other
+        assert sorted(words(render.draw(envs.load("key-door"), mode=mode))) == ["G", "S"]
+
+
+def test_the_wind_is_written_below_its_columns():
+    world = envs.load("cliff", {"map": "S..\n..G", "wind.up": "[0, 2, -1]"})
+    ax = render.draw(world)
+    below = [t for t in ax.texts if t.get_position()[1] > 2]
+    assert [(t.get_text(), t.get_position()[0]) for t in below] == [("\u21912", 1.5), ("\u21931", 2.5)]
+    assert ax.get_ylim()[0] > below[0].get_position()[1]

@@ -1,6 +1,8 @@
 """Many steps in one call: the same as step by step, whatever the mode, the blocks and the threads."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,11 +124,29 @@ def test_uniform_probabilities_are_the_random_policy_where_bins_are_exact():
 
 
 @pytest.mark.slow
-def test_a_compiled_rollout_is_the_same_bit_for_bit():
-    eager, compiled = worlds_of("frozenlake-4x4", 300), worlds_of("frozenlake-4x4", 300)
+@pytest.mark.parametrize("n", [1, 5, 300, 2**16 + 1])  # also where the last ones fill no vector
+def test_a_compiled_rollout_is_the_same_bit_for_bit(n: int):
+    eager, compiled = worlds_of("frozenlake-4x4", n), worlds_of("frozenlake-4x4", n)
     a, b = eager.rollout(70), compiled.rollout(70, mode="compile")
     assert all(torch.equal(getattr(a, field), getattr(b, field)) for field in FIELDS)
     assert same(eager, compiled)
+
+
+SCALAR = """
+import torch, envs
+torch._inductor.config.cpp.simdlen = 1  # as on a processor without vectors
+worlds = envs.load("frozenlake-4x4").simulate(torch.arange(300))
+worlds.reset()
+worlds.rollout(8, mode="compile")
+"""
+
+
+@pytest.mark.slow
+def test_where_compiled_code_does_not_wrap_integers_it_is_refused():
+    """In a process of its own, as the compiler remembers which vectors there are."""
+    found = subprocess.run([sys.executable, "-c", SCALAR], capture_output=True, text=True, timeout=300)
+    said = "RuntimeError: the code compiled here does not wrap integers around, expected mode='eager'"
+    assert found.stderr.splitlines()[-1] == said
 
 
 @pytest.mark.slow

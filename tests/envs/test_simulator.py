@@ -36,10 +36,10 @@ def chi_square_p(counts: np.ndarray, probs: np.ndarray) -> float:
     return float(chi2.sf(statistic, len(counts) - 1)) if len(counts) > 1 else 1.0
 
 
-def merged(mdp: TabularMDP, s: int, a: int) -> np.ndarray:
-    """P(s', terminated | s, a), [2 S]."""
-    where = mdp.next_state[s, a].long() + mdp.states * mdp.terminated[s, a].long()
-    return torch.zeros(2 * mdp.states, dtype=torch.float64).index_add(0, where, mdp.prob[s, a]).numpy()
+def code(rewards: torch.Tensor, state: torch.Tensor, terminated: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:
+    """A number for each (s', terminated, reward); `rewards` are all that there are, sorted."""
+    assert torch.isin(reward, rewards).all()
+    return (state.long() * 2 + terminated) * len(rewards) + torch.searchsorted(rewards, reward)
 
 
 PAIRS, TIMES = 600, 4000
@@ -52,6 +52,8 @@ def test_sampled_frequencies_match_the_tables(name: str):
     Of some 15,000 pairs in all worlds that have chance the smallest p-value is below 1e-9 once in 60,000 suites.
     """
     mdp = envs.load(name).mdp
+    rewards = mdp.reward.float().unique()
+    outcomes = code(rewards, mdp.next_state, mdp.terminated, mdp.reward.float()).numpy()  # [S, A, K]
     pairs = torch.cartesian_prod(torch.arange(mdp.states), torch.arange(mdp.actions))  # [S A, 2]
     pairs = pairs[torch.linspace(0, len(pairs) - 1, min(len(pairs), PAIRS)).long()]
     s, a = pairs.repeat_interleave(TIMES // 4, 0).T
@@ -61,10 +63,12 @@ def test_sampled_frequencies_match_the_tables(name: str):
     for t in range(4):  # every world back in its pair's state, at another step of its episode
         worlds.load_state_dict(saved | {"state": s.int(), "elapsed": torch.full_like(saved["elapsed"], t)})
         step = worlds.step(a)
-        seen.append((step.obs + mdp.states * step.terminated).view(len(pairs), -1))
-    where = torch.cat(seen, 1).numpy()
-    for row, (s, a) in zip(where, pairs.tolist(), strict=True):
-        assert chi_square_p(np.bincount(row, minlength=2 * mdp.states), merged(mdp, s, a)) > 1e-9, (s, a)
+        seen.append(code(rewards, step.obs, step.terminated, step.reward).view(len(pairs), -1))
+    for row, (s, a) in zip(torch.cat(seen, 1).numpy(), pairs.tolist(), strict=True):
+        kinds, which = np.unique(outcomes[s, a], return_inverse=True)
+        assert np.isin(row, kinds).all(), (s, a)
+        counts = np.bincount(np.searchsorted(kinds, row), minlength=len(kinds))
+        assert chi_square_p(counts, np.bincount(which, mdp.prob[s, a].numpy())) > 1e-9, (s, a)
 
 
 @pytest.mark.parametrize("name", envs.names())
@@ -94,7 +98,9 @@ def pick(probs: list[float], u: Fraction) -> int:
     return possible[-1]
 
 
-@pytest.mark.parametrize("name", ["frozenlake-4x4", "four-rooms", "gambler", "car-rental", "t-maze", "zhao-5x5"])
+@pytest.mark.parametrize(
+    "name", ["frozenlake-4x4", "four-rooms", "gambler", "car-rental", "t-maze", "zhao-5x5", "maximization-bias"]
+)
 def test_worlds_do_what_the_rule_says_number_by_number(name: str):
     """A world's course written out in integers and exact fractions: episodes, first states, outcomes, actions."""
     mdp, limit, T = envs.load(name).mdp, 7, 30
@@ -283,3 +289,38 @@ def test_tables_too_large_and_blocks_that_do_not_fit_are_refused():
         Simulator(mdp, keys(2), observation=torch.arange(16), blocks=3)
     with pytest.raises(ValueError, match=r"^block 1 has no state to start from$"):
         Simulator(mdp, keys(2), observation=torch.arange(16), blocks=2)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ([0, 9, 0], "^an action is 9, expected 0 to 3$"),
+        ([0, -1, 0], "^an action is -1, expected 0 to 3$"),
+        ([0, 1], r"^actions have shape \[2\], expected \[3\], one a world$"),
+    ],
+)
+def test_what_is_no_action_is_refused(action: list[int], message: str):
+    worlds = simulator(envs.load("cliff").mdp, 3)
+    worlds.reset(torch.ones(3, dtype=torch.bool))  # all of them: that is a beginning too
+    with pytest.raises(ValueError, match=message):
+        worlds.step(torch.tensor(action))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"time": 7}, "^the saved state holds .*, time, expected state, elapsed, episode, begun$"),
+        ({"state": torch.tensor([0, 48, 0], dtype=torch.int32)}, "^a saved state is 48, expected below 48$"),
+    ],
+)
+def test_a_state_of_another_world_or_version_is_refused(changed: dict[str, object], message: str):
+    worlds = simulator(envs.load("cliff").mdp, 3)
+    worlds.reset()
+    with pytest.raises(ValueError, match=message):
+        worlds.load_state_dict(worlds.state_dict() | changed)
+
+
+@pytest.mark.parametrize("limit", [0, 2**31])
+def test_a_time_limit_that_cannot_be_counted_is_refused(limit: int):
+    with pytest.raises(ValueError, match=f"^time_limit is {limit}, expected 1 to 2147483647 steps$"):
+        simulator(envs.load("cliff").mdp, 3, time_limit=limit)

@@ -227,6 +227,18 @@ def test_without_a_seed_it_is_new_each_time():
     assert walks[0] != walks[1]
 
 
+def test_worlds_without_seeds_tell_those_they_took():
+    """And keep them where others are given some."""
+    ours = GridWorldVectorEnv("frozenlake-8x8", N)
+    first, _ = ours.reset(seed=[None, 7, None, None, 8])
+    seeds = ours.np_random_seed
+    assert (seeds[1], seeds[4], len(set(seeds))) == (7, 8, N)
+    theirs = SyncVectorEnv([lambda: GridWorldEnv("frozenlake-8x8")] * N)
+    same(first, theirs.reset(seed=list(seeds))[0])
+    assert ours.np_random_seed == theirs.np_random_seed
+    walk_both(ours, theirs, 60, seed=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

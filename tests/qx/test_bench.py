@@ -31,9 +31,9 @@ def test_one_run_gives_a_table_a_picture_and_json(tmp_path: Path, capsys: pytest
     ours = [name for name, n in rows if name.startswith("quincunx") and n == 64]
     assert len(ours) == 2
     assert all(rows[name, n] > 100 for name in ours for n in (1, 64))
-    assert found["ratios"]["ours over Gymnasium"] == pytest.approx(
-        max(rows[name, n] for name in ours for n in (1, 64)) / max(rows[worlds.PEERS["gymnasium"], n] for n in (1, 64))
-    )
+    lake, peer = "quincunx FrozenLake, eager", worlds.PEERS["gymnasium"]
+    ratio = max(rows[lake, 1], rows[lake, 64]) / max(rows[peer, 1], rows[peer, 64])
+    assert found["ratios"]["our FrozenLake over Gymnasium's"] == pytest.approx(ratio)
 
 
 @pytest.mark.usefixtures("small")
@@ -70,12 +70,16 @@ def test_a_rate_is_steps_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ratios_are_of_the_best_and_only_of_what_was_measured() -> None:
-    rows = [("quincunx a", 100.0), ("quincunx b", 300.0), (worlds.PEERS["navix"], 10.0), (worlds.PEERS["gymnax"], 20.0)]
-    found = _ratios(
-        [worlds.Result(name, 1, x) for name, x in rows] + [worlds.Result(worlds.PEERS["gymnasium"], 1, None)]
-    )
-    assert found == {"ours over the fastest JAX peer": 15.0}
-    assert [_words(x) for x in (None, 96_000, 10.4e6, 1.234e9, 7.0)] == ["-", "96k", "10.4M", "1.23G", "7"]
+    ours = [("quincunx four rooms, eager", 100.0), ("quincunx FrozenLake, eager", 300.0)]
+    rows = [*ours, (worlds.PEERS["navix"], 25.0), (worlds.PEERS["gymnax"], 20.0)]
+    results = [worlds.Result(name, 1, x) for name, x in rows]
+    results.append(worlds.Result(worlds.PEERS["gymnasium"], 1, None))
+    jax, rooms = "our fastest world over the fastest JAX peer's", "our four rooms over gymnax's"
+    assert _ratios(results, "cpu") == {jax: 12.0, rooms: 5.0}
+    where = " on cuda, theirs on the CPU"
+    assert _ratios(results, "cuda") == {jax + where: 12.0, rooms + where: 5.0}
+    rates = [_words(x) for x in (None, 96_000, 10.4e6, 1.234e9, 7.0)]
+    assert rates == ["-", "96.0k", "10.4M", "1.23G", "7"]
 
 
 def test_a_size_below_one_and_an_unknown_peer_are_wrong_requests(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,20 @@ def test_the_return_is_discounted_and_the_rewards_are_not(play: Any) -> None:
     assert (found["rewards"], found["return"]) == (1, 0.25)
 
 
+def test_a_walk_is_held_against_the_best_from_where_it_began(play: Any) -> None:
+    said, found = play("ddq", "zhao-5x5", "--seed", "1")
+    began = envs.load("zhao-5x5")
+    assert isinstance(began, envs.World)
+    assert began.optimum is not None
+    state = int(said.split("state ")[1].split()[0])
+    value = began.optimum.values[state // 5][state % 5]
+    assert found["optimal_return_from_this_start"] == pytest.approx(value, abs=0.05 + 1e-9)
+    assert value != pytest.approx(found["optimal_return"], abs=0.1)
+    assert f", discounted; from this start the best is {found['optimal_return_from_this_start']:.6g}" in said
+    said, _ = play("q", "cliff")
+    assert "with return 0; from this start the best is -13" in said
+
+
 def test_after_the_end_only_a_restart_does_something(play: Any) -> None:
     said, found = play("wdddddddddddsddd?q", "cliff")
     assert found["steps"] == 13

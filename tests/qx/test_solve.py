@@ -107,6 +107,10 @@ def test_a_policy_in_each_of_its_forms(ask: Ask, tmp_path: Path) -> None:
     for given, probs in (
         ([2] * 25, one_hot([2] * 25, 5)),
         ({"policy": ["down"] * 25}, one_hot([2] * 25, 5)),
+        ([["down"] * 5] * 5, one_hot([2] * 25, 5)),  # in the shape of the map
+        ([[[0.1, 0.2, 0.3, 0.4, 0]] * 5] * 5, np.tile([0.1, 0.2, 0.3, 0.4, 0], (25, 1))),
+        ([2.0] * 25, one_hot([2] * 25, 5)),  # as numpy writes it
+        ([{"up": 0.5, "stay": 0.5}] * 25, np.tile([0.5, 0, 0, 0, 0.5], (25, 1))),
         (rows := rng.dirichlet(np.ones(5), 25).tolist(), np.array(rows)),
         ([0, "stay", *rows[2:]], np.array([*one_hot([0, 4], 5).tolist(), *rows[2:]])),
     ):

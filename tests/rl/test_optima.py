@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
@@ -64,8 +64,9 @@ def test_no_value_is_further_from_the_truth_than_the_bound_says(seed: int, toler
     assert np.isnan(dp.value_iteration(table([[(0, 1.0, True)]], [1.0]), 1.0).error)
 
 
-def test_news_of_a_goal_travels_a_corridor_of_twenty_thousand_steps() -> None:
-    """Actions: back, on, stay. The value is 0.99^distance, 1e-87 at the far end; the policy leads home from there."""
+@pytest.mark.parametrize("price", [0.0, -0.1])
+def test_news_of_a_goal_travels_a_corridor_of_twenty_thousand_steps(price: float) -> None:
+    """Actions: back, on, stay (at a price, which changes nothing). The value is 0.99^distance, 1e-87 at the far end."""
     S = 20_000
     here = np.arange(S)
     next_state = np.stack([np.maximum(here - 1, 0), np.minimum(here + 1, S - 1), here], 1)[:, :, None]
@@ -73,14 +74,15 @@ def test_news_of_a_goal_travels_a_corridor_of_twenty_thousand_steps() -> None:
     mdp = TabularMDP(
         next_state=torch.from_numpy(next_state.astype(np.int32)),
         prob=torch.ones(S, 3, 1, dtype=torch.float64),
-        reward=torch.from_numpy(terminated.astype(float)),
+        reward=torch.from_numpy(terminated + [[0.0], [0.0], [price]] * ~terminated),
         terminated=torch.from_numpy(terminated),
         start=torch.from_numpy((here == 0).astype(float)),
     )
     found = dp.value_iteration(mdp, 0.99)
     np.testing.assert_allclose(found.values[:-1].numpy(), 0.99 ** (S - 2.0 - here[:-1]), rtol=1e-9)
     assert (found.policy[:-1] == 1).all()
-    assert (found.ties()[:-1] == torch.tensor([0.0, 1.0, 0.0])).all()
+    if price == 0:  # beside a price of 0.1 all else is equal but for rounding
+        assert (found.ties()[:-1] == torch.tensor([0.0, 1.0, 0.0])).all()
 
 
 def test_a_value_that_cancels_out_does_not_keep_value_iteration_going() -> None:
@@ -103,6 +105,34 @@ def test_undiscounted_ties_are_broken_towards_the_end() -> None:
     for found in (dp.value_iteration(mdp, 1.0), dp.policy_iteration(mdp, 1.0)):
         assert found.policy.tolist() == [2, 2, 2]
         assert dp.evaluate_exactly(mdp, found.policy, 1.0).tolist() == [1.0, 1.0, 1.0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    to=st.lists(st.integers(0, 3), min_size=12, max_size=12),
+    reward=st.lists(st.sampled_from([0.0, 0.0, 0.0, -1.0, -2.0]), min_size=12, max_size=12),
+    ends=st.lists(st.sampled_from([False, False, True]), min_size=12, max_size=12),
+)
+def test_undiscounted_an_end_that_costs_may_be_worse_than_going_on(
+    to: list[int], reward: list[float], ends: list[bool]
+) -> None:
+    """Four states, three actions without chance: each of the 81 policies is walked for 40 steps from each state."""
+    pairs = list(zip(to, reward, ends, strict=True))
+    mdp = table([pairs[3 * s : 3 * s + 3] for s in range(4)], [0.25] * 4)
+    best = np.full(4, -np.inf)
+    for policy in np.ndindex(3, 3, 3, 3):
+        for first in range(4):
+            s, total, over = first, [0.0], False
+            while not over and len(total) <= 40:
+                s, r, over = pairs[3 * s + policy[s]]
+                total.append(total[-1] + r)
+            if total[-1] == total[max(-5, -len(total))] or over:  # at rest, as every circle has four states at most
+                best[first] = max(best[first], total[-1])
+    try:
+        found = dp.policy_iteration(mdp, 1.0)
+    except dp.DPError:  # where even random steps never end
+        reject()
+    np.testing.assert_allclose(found.values, best, atol=1e-9)
 
 
 @pytest.mark.parametrize("gamma", [0.99, 1.0])
