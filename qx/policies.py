@@ -21,6 +21,7 @@ from torch import Tensor
 import envs
 from qx.cells import cell_states, has_map
 from qx.limits import UsageError
+from rl.dp import soft
 
 
 def chance_of(word: str) -> float | None:
@@ -47,7 +48,8 @@ def read(word: str, world: envs.World) -> Shaped[Tensor, "*policy"]:
     if word == "uniform":
         return torch.full((S, A), 1 / A, dtype=torch.float64)
     path = Path(word)
-    entries = _listed(path)
+    found = _loaded(path)
+    entries = _listed(found, path)
     if has_map(world) and world.layout is not None:
         shape = (world.layout.rows, world.layout.cols)
         if all(isinstance(row, list) and (len(entries), len(row)) == shape for row in entries):
@@ -63,25 +65,30 @@ def read(word: str, world: envs.World) -> Shaped[Tensor, "*policy"]:
     for index, (entry, state) in enumerate(zip(entries, states, strict=True)):
         if state >= 0 and not (entry is None and idle[state]):
             rows[state] = _entry(entry, f"{path}: entry {index}", world)
+    certain = torch.eye(A, dtype=torch.float64).tolist()
     if any(isinstance(row, list) for row in rows):
-        certain = torch.eye(A, dtype=torch.float64).tolist()
         return torch.tensor([row if isinstance(row, list) else certain[row] for row in rows], dtype=torch.float64)
-    return torch.tensor(rows, dtype=torch.int64)
+    policy = torch.tensor(rows, dtype=torch.int64)
+    epsilon = found.get("epsilon") if isinstance(found, dict) else None  # of the best that act at random at times
+    return policy if epsilon is None else soft(policy, A, chance_of(f"epsilon:{epsilon}") or 0.0)
 
 
-def _listed(path: Path) -> list[Any]:
-    """The entries of a file: a list itself, or what an object has under "modes" or "policy"."""
+def _loaded(path: Path) -> Any:
+    """What a file holds. Raises UsageError where there is none, or it is no JSON."""
     if not path.is_file():
         near = difflib.get_close_matches(str(path), ["uniform"])
         hint = "; did you mean 'uniform'?" if near else ""
         raise UsageError(f"--policy {path}: no such file; expected uniform, epsilon:0.1 or a JSON file{hint}")
     try:
-        found = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
+
+
+def _listed(found: Any, path: Path) -> list[Any]:
+    """The entries of a list itself, or of what an object has under "modes" or "policy"."""
     if isinstance(found, dict) and isinstance(modes := found.get("modes"), list):
-        found = [_policy_of(mode, path) for mode in modes]
-        return [entry for policy in found for entry in policy]
+        return [entry for mode in modes for entry in _policy_of(mode, path)]
     return _policy_of(found, path)
 
 

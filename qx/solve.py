@@ -95,7 +95,12 @@ def _result(world: envs.World, gamma: float, options: Solve, found: Answer) -> d
         "optimal_return": _finite(found.optimal_return),
     }
     if options.policy is not None:
-        result |= {"evaluated": options.policy, "return": _finite(found.returned)}
+        result |= {
+            "evaluated": options.policy,
+            "return": _finite(found.optimal_return if found.returned is None else found.returned),
+        }
+        if epsilon := policies.chance_of(options.policy):
+            result["epsilon"] = epsilon
     if options.horizon is not None:
         result["horizon"] = options.horizon
     result |= {"steps": _finite(found.steps), "method": found.method, "error_bound": found.error}

@@ -101,6 +101,15 @@ def test_a_policy_that_was_written_is_read_again(ask: Ask, tmp_path: Path, name:
     assert drawn.exists() == (name != "Taxi-v4")
 
 
+def test_the_best_epsilon_greedy_policy_is_read_again_with_its_epsilon(ask: Ask, tmp_path: Path) -> None:
+    first = ask("cliff", "--policy", "epsilon:0.1", "--out", str(tmp_path / "out"))
+    again = ask("cliff", "--policy", str(tmp_path / "out" / "result.json"))
+    assert first["return"] < first["optimal_return"] == -13
+    np.testing.assert_allclose(again["return"], first["return"], atol=1e-9)
+    assert again["values"] == pytest.approx(first["values"])
+    assert ask("cliff", "--policy", "epsilon:0")["return"] == -13
+
+
 def test_a_policy_in_each_of_its_forms(ask: Ask, tmp_path: Path) -> None:
     zhao, file = world("zhao-5x5"), tmp_path / "pi.json"
     rng = np.random.default_rng(0)
