@@ -89,7 +89,7 @@ class GridWorldVectorEnv(VectorEnv[Any, Any, Any]):
         return batch_space(self.single_observation_space, self.num_envs)
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # one a world
         """As SyncVectorEnv has it: the seed of each world, one of its own where it was never given one."""
         return tuple(self._seeds)
 
