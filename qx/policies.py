@@ -74,13 +74,15 @@ def read(word: str, world: envs.World) -> Shaped[Tensor, "*policy"]:
 
 
 def _loaded(path: Path) -> Any:
-    """What a file holds. Raises UsageError where there is none, or it is no JSON."""
+    """What a file holds, or its last line, where `--json` prints. Raises UsageError where there is none, or no JSON."""
     if not path.is_file():
         near = difflib.get_close_matches(str(path), ["uniform"])
         hint = "; did you mean 'uniform'?" if near else ""
         raise UsageError(f"--policy {path}: no such file; expected uniform, epsilon:0.1 or a JSON file{hint}")
+    written = path.read_bytes().strip()
+    last = written[written.rfind(b"\n") + 1 :]
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(last if last.startswith(b"{") and last.endswith(b"}") else written)
     except ValueError as error:
         raise UsageError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from None
 

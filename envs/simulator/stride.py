@@ -151,7 +151,7 @@ class Captured:
         gained = torch.zeros_like(carry.state, dtype=torch.float32)
         self._inputs = [tensor.clone() for tensor in self._flat.inputs(carry, gained, roots, policy)]
         device = carry.state.device
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):  # whatever is made on first use is made before the capture
             self._flat(*self._inputs)

@@ -110,6 +110,16 @@ def test_the_best_epsilon_greedy_policy_is_read_again_with_its_epsilon(ask: Ask,
     assert ask("cliff", "--policy", "epsilon:0")["return"] == -13
 
 
+def test_what_json_prints_below_the_table_is_read_as_it_was_redirected(
+    ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solve", "windy", "--json"]) == 0
+    file = tmp_path / "windy.json"
+    file.write_text(capsys.readouterr().out)
+    assert not file.read_text().startswith("{")
+    assert ask("windy", "--policy", str(file))["return"] == pytest.approx(-15)
+
+
 def test_a_policy_in_each_of_its_forms(ask: Ask, tmp_path: Path) -> None:
     zhao, file = world("zhao-5x5"), tmp_path / "pi.json"
     rng = np.random.default_rng(0)
