@@ -1,64 +1,38 @@
-"""Multi-head attention, one vocabulary of masks, and the cache that makes generation linear.
+"""Multi-head softmax attention, to itself or to a context, and the cache that makes generation linear.
 
-    softmax(q k^T / sqrt(d)) v      (Vaswani et al. 2017, eq. 1), by torch's own kernel `scaled_dot_product_attention`
+    softmax(q k^T / sqrt(d) + bias) v     (Vaswani et al. 2017, eq. 1), by torch's own `scaled_dot_product_attention`
 
 Key: B batch, T queries, S keys, H query heads, G key-value heads (G divides H: grouped-query attention, Ainslie et
-al. 2023; G = 1 is multi-query), d the width of a head, D = H d the width of the model.
+al. 2023; G = 1 is multi-query, Shazeer 2019), d the width of a head, D the width of the model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.positions import rotate
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Which keys a query may see. Masks combine by `&`: a key is seen where both allow it.
-
-    Attributes:
-        causal: query t sees keys 0 ... t. Kept as a word, not a matrix, so that the kernel can skip the upper half.
-        allowed: True where a key is seen, broadcast to [B, H, T, S]; None allows all.
-    """
-
-    causal: bool = False
-    allowed: Bool[Tensor, "b h t s"] | None = None
-
-    def __and__(self, other: Mask) -> Mask:
-        if self.allowed is None or other.allowed is None:
-            return Mask(self.causal or other.causal, other.allowed if self.allowed is None else self.allowed)
-        return Mask(self.causal or other.causal, self.allowed & other.allowed)
-
-
-FULL = Mask()
-CAUSAL = Mask(causal=True)
-
-
-def padding(lengths: Int64[Tensor, "B"], total: int) -> Mask:
-    """Keys 0 ... length-1 of each row are seen; what fills the row up to `total` is not."""
-    return Mask(allowed=(torch.arange(total, device=lengths.device) < lengths[:, None])[:, None, None])
-
-
-def until(positions: Int64[Tensor, "B T"], total: int) -> Mask:
-    """The query at position p sees slots 0 ... p of a cache of `total` slots: causal, wherever each row has got to."""
-    return Mask(allowed=(torch.arange(total, device=positions.device) <= positions[..., None])[:, None])
+from backbones.masks import FULL, Mask
+from backbones.positions import Turn, rotate
+from backbones.shape import wrong
 
 
 def attend(
-    q: Float[Tensor, "B H T d"], k: Float[Tensor, "B G S d"], v: Float[Tensor, "B G S d"], mask: Mask = FULL
-) -> Float[Tensor, "B H T d"]:
-    """softmax(q k^T / sqrt(d)) v over the keys that `mask` allows; a query that may see none gets zeros."""
-    allowed = mask.allowed
-    if mask.causal and allowed is not None:
-        allowed = allowed & torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    q: Float[Tensor, "B H T d"],
+    k: Float[Tensor, "B G S d"],
+    v: Float[Tensor, "B G S e"],
+    mask: Mask = FULL,
+    bias: Float[Tensor, "b h T S"] | None = None,
+) -> Float[Tensor, "B H T e"]:
+    """softmax(q k^T / sqrt(d) + bias) v over the keys that `mask` allows; a query that may see none gets zeros."""
+    causal, seen = mask.causal, mask.allowed
+    if causal and (seen is not None or bias is not None):
+        causal, seen = False, mask.matrix(q.shape[2], k.shape[2], q.device)
+    if bias is not None:
+        seen = bias if seen is None else bias.masked_fill(~seen, -torch.inf)
     return functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=allowed, is_causal=mask.causal and allowed is None, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, attn_mask=seen, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
 
 
@@ -66,7 +40,7 @@ class Cache:
     """The keys and values that one layer has computed, by slot: slot p holds position p.
 
     Rows fill at their own pace (each writes at its own positions), so sequences of different lengths need no
-    padding on the left, and what a slot held before it was written is never seen (see `until`).
+    padding on the left, and what a slot held before it was written is never seen (see `masks.until`).
     """
 
     def __init__(self, keys: Float[Tensor, "B G S d"], values: Float[Tensor, "B G S d"]) -> None:
@@ -83,47 +57,72 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with separate projections, as in Llama.
+    """Multi-head attention with separate projections, as in Llama.
 
     Args:
         width: D.
         heads: H; divides D.
         groups: G, the key-value heads; divides H. Fewer make a smaller cache.
         bias: whether the projections add one (GPT-2 does, Llama does not).
+        context: features of what keys and values are read from, by default D: self-attention.
 
     Raises:
         ValueError: when the heads do not divide the width, or the groups the heads.
     """
 
-    def __init__(self, width: int, heads: int, groups: int | None = None, *, bias: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, groups: int | None = None, *, bias: bool = False, context: int | None = None
+    ) -> None:
         super().__init__()
         groups = heads if groups is None else groups
         if width % heads or heads % groups:
             sizes = f"width {width}, heads {heads}, groups {groups}"
             raise ValueError(f"{sizes}: the heads must divide the width, and the groups the heads")
-        self.heads, self.groups, self.head_width = heads, groups, width // heads
+        self.width, self.heads, self.groups, self.head_width = width, heads, groups, width // heads
         self.query = nn.Linear(width, width, bias=bias)
-        self.key = nn.Linear(width, groups * self.head_width, bias=bias)
-        self.value = nn.Linear(width, groups * self.head_width, bias=bias)
+        self.key = nn.Linear(context or width, groups * self.head_width, bias=bias)
+        self.value = nn.Linear(context or width, groups * self.head_width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        mask: Mask,
-        turn: tuple[Float[Tensor, "b 1 T half"], Float[Tensor, "b 1 T half"]] | None = None,
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
         cache: Cache | None = None,
         positions: Int64[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend from x to x, or with a `cache` to all it holds after x was stored at `positions`.
 
-        `turn` is the (cosine, sine) of the rotary angles of x's positions.
+        `turn` is the (cosine, sine) of the rotary angles of x's positions; `bias` is added to the logits.
         """
-        q = self.query(x).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)  # [B, H, T, d]
-        k = self.key(x).unflatten(-1, (self.groups, self.head_width)).transpose(1, 2)  # [B, G, T, d]
-        v = self.value(x).unflatten(-1, (self.groups, self.head_width)).transpose(1, 2)
+        if x.shape[-1] != self.width:
+            raise wrong("Attention: x", x, f"[B, T, {self.width}]")
+        q, (k, v) = self._split(self.query(x), self.heads), self.read(x)
         if turn is not None:
             q, k = rotate(q, *turn), rotate(k, *turn)
         if cache is not None and positions is not None:
             k, v = cache.write(positions, k, v)  # [B, G, S, d]
-        return self.output(attend(q, k, v, mask).transpose(1, 2).flatten(-2))
+        return self._join(attend(q, k, v, mask, bias))
+
+    def read(self, context: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]]:
+        """Keys and values of a context: computed once, looked at by many queries."""
+        if context.shape[-1] != self.key.in_features:
+            raise wrong("Attention: context", context, f"[B, S, {self.key.in_features}]")
+        return self._split(self.key(context), self.groups), self._split(self.value(context), self.groups)
+
+    def cross(
+        self,
+        x: Float[Tensor, "B T D"],
+        memory: tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]],
+        mask: Mask = FULL,
+    ) -> Float[Tensor, "B T D"]:
+        """Attend from x to what `read` made of a context."""
+        return self._join(attend(self._split(self.query(x), self.heads), *memory, mask))
+
+    def _split(self, x: Float[Tensor, "B T HD"], heads: int) -> Float[Tensor, "B H T d"]:
+        return x.view(*x.shape[:-1], heads, self.head_width).transpose(1, 2)
+
+    def _join(self, x: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+        return self.output(x.transpose(1, 2).flatten(-2))

@@ -1,10 +1,16 @@
 """Where a token stands: attention sees a set, so position has to be written into what it compares.
 
-    sinusoidal   added to the embedding, fixed      PE[p, 2i] = sin(p w_i), PE[p, 2i+1] = cos(p w_i)
-    Learned      added to the embedding, trained    one row for each position up to a limit
-    Rotary       turns queries and keys             q_p . k_s then depends on p - s alone
+    Sinusoidal     added to the embedding, fixed      PE[p, 2i] = sin(p w_i), PE[p, 2i+1] = cos(p w_i)
+    Learned        added to the embedding, trained    one row for each position up to a limit
+    Rotary         turns queries and keys             q_p . k_s then depends on p - s alone
+    Rotary2D       the same for rows and columns      half of the pairs turn by the row, half by the column
+    ALiBi          added to the logits, fixed         -slope_h |p - s|
+    RelativeBias   added to the logits, trained       one number a head for each bucket of distances (T5)
 
-Key: p position, d the width (of the head, for Rotary), w_i = theta^(-2i/d) the i-th frequency, i = 0 ... d/2 - 1.
+Each is a `Positions`: it says what it adds, how it turns and what it biases, and does nothing where it says nothing.
+
+Key: p position of a query, s of a key, d the width (of the head, where heads turn), w_i = theta^(-2i/d) the i-th
+frequency, i = 0 ... d/2 - 1.
 
 Positions are an argument everywhere, [B, T] or [1, T], never an implied 0 ... T-1: a padded batch, a cached
 continuation and several sequences packed into one row then need nothing special.
@@ -12,9 +18,31 @@ continuation and several sequences packed into one row then need nothing special
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+Turn = tuple[Tensor, Tensor]  # cosine and sine of the angles, [b, 1, T, d/2] each
+
+
+class Positions(nn.Module):
+    """A way to write positions down; this one writes nothing (order is then only what a causal mask tells)."""
+
+    def add(self, x: Float[Tensor, "B T D"], positions: Int64[Tensor, "b T *axes"]) -> Float[Tensor, "B T D"]:
+        """The embeddings, with positions added to them."""
+        return x
+
+    def turn(self, positions: Int64[Tensor, "b T *axes"], dtype: torch.dtype) -> Turn | None:
+        """Cosine and sine by which queries and keys are turned."""
+        return None
+
+    def bias(
+        self, queries: Int64[Tensor, "b T *axes"], keys: Int64[Tensor, "c S *axes"], dtype: torch.dtype
+    ) -> Float[Tensor, "d H T S"] | None:
+        """What is added to the logits; d is b or c, where one of them is 1."""
+        return None
 
 
 def frequencies(width: int, theta: float, device: torch.device) -> Float[Tensor, "half"]:
@@ -30,7 +58,18 @@ def sinusoidal(positions: Int64[Tensor, "B T"], width: int, theta: float = 10_00
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).float()
 
 
-class Learned(nn.Module):
+class Sinusoidal(Positions):
+    """`sinusoidal`, added to embeddings of any width."""
+
+    def __init__(self, theta: float = 10_000.0) -> None:
+        super().__init__()
+        self.theta = theta
+
+    def add(self, x: Float[Tensor, "B T D"], positions: Int64[Tensor, "b T"]) -> Float[Tensor, "B T D"]:
+        return x + sinusoidal(positions, x.shape[-1], self.theta).to(x.dtype)
+
+
+class Learned(Positions):
     """One trained vector for each position (Gehring et al. 2017, sec. 3.1; GPT-2).
 
     Args:
@@ -42,11 +81,11 @@ class Learned(nn.Module):
         super().__init__()
         self.table = nn.Embedding(length, width)
 
-    def forward(self, positions: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        return self.table(positions)
+    def add(self, x: Float[Tensor, "B T D"], positions: Int64[Tensor, "b T"]) -> Float[Tensor, "B T D"]:
+        return x + self.table(positions)
 
 
-class Rotary:
+class Rotary(Positions):
     """Rotary position embedding: the feature pair (i, i + d/2) is turned by the angle p w_i.
 
     Source: Su et al. 2021, "RoFormer", eq. 15. The pairing is Llama's (first half with second half), which permutes
@@ -58,12 +97,93 @@ class Rotary:
     """
 
     def __init__(self, width: int, theta: float = 10_000.0) -> None:
+        super().__init__()
         frequencies(width, theta, torch.device("cpu"))  # refuse an odd width now
         self.width, self.theta = width, theta
 
     def angles(self, positions: Int64[Tensor, "B T"]) -> Float[Tensor, "B T half"]:
         """p w_i in radians, float64; shared by all layers and heads of one forward pass."""
         return positions[..., None] * frequencies(self.width, self.theta, positions.device)
+
+    def turn(self, positions: Int64[Tensor, "b T"], dtype: torch.dtype) -> Turn:
+        angle = self.angles(positions)[:, None]  # [b, 1, T, d/2]
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+class Rotary2D(Positions):
+    """Rotary embedding of places in a picture: of the pairs, the first half turn by the row, the rest by the column.
+
+    Source: Su, "Rotary Transformer, 2-D" (kexue.fm/archives/8397, 2021); as in EVA-02 (Fang et al. 2023, sec. 2).
+    Positions are [B, T, 2]: row and column. q_p . k_s then depends on the two differences alone.
+
+    Args:
+        width: d, the width of one head; a multiple of 4.
+        theta: the base of the frequencies of each axis.
+    """
+
+    def __init__(self, width: int, theta: float = 10_000.0) -> None:
+        super().__init__()
+        if width % 4:
+            raise ValueError(f"Rotary2D: a head of width {width} has no two equal halves of pairs; expected 4, 8, ...")
+        self.axis = Rotary(width // 2, theta)
+
+    def turn(self, positions: Int64[Tensor, "b T 2"], dtype: torch.dtype) -> Turn:
+        angle = torch.cat([self.axis.angles(positions[..., 0]), self.axis.angles(positions[..., 1])], dim=-1)[:, None]
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+class ALiBi(Positions):
+    """-slope_h |p - s| on the logits: the further, the fainter (Press, Smith & Lewis 2022, sec. 3).
+
+    Slopes are 2^(-8 h / H), h = 1 ... H; where H is no power of two, those of the next lower power, and then every
+    other one of the next higher (the authors' own rule).
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        lower = 2 ** math.floor(math.log2(heads))
+        slopes = [2 ** (-8 * (h + 1) / lower) for h in range(lower)]
+        slopes += [2 ** (-8 * (h + 1) / (2 * lower)) for h in range(0, 2 * (heads - lower), 2)]
+        self.slopes = slopes
+
+    def bias(
+        self, queries: Int64[Tensor, "b T"], keys: Int64[Tensor, "c S"], dtype: torch.dtype
+    ) -> Float[Tensor, "d H T S"]:
+        distance = (queries[:, :, None] - keys[:, None]).abs()[:, None]  # [b, 1, T, S]
+        return -torch.tensor(self.slopes, dtype=dtype, device=keys.device).view(-1, 1, 1) * distance
+
+
+class RelativeBias(Positions):
+    """One trained number a head for each bucket of p - s; buckets widen with distance (Raffel et al. 2020, sec. 2.1).
+
+    Half of the buckets hold one distance each, the others logarithmically more, up to `distance`; all that is further
+    shares the last. It is added to the logits of every layer, and its weights are shared by all of them, as in T5.
+
+    Args:
+        heads: H.
+        both: whether keys may lie ahead (an encoder): half of the buckets are then theirs.
+        buckets: their number. More tell distances apart more finely.
+        distance: where the last bucket begins. Larger tells apart what is further away.
+    """
+
+    def __init__(self, heads: int, *, both: bool = False, buckets: int = 32, distance: int = 128) -> None:
+        super().__init__()
+        self.both, self.buckets, self.distance = both, buckets, distance
+        self.table = nn.Embedding(buckets, heads)
+
+    def bucket(self, behind: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+        """The bucket of each `behind` = p - s."""
+        count = self.buckets // 2 if self.both else self.buckets
+        ahead = torch.where(behind < 0, count, 0) if self.both else 0
+        behind = behind.abs() if self.both else behind.clamp(min=0)
+        exact = count // 2
+        far = torch.log(behind.clamp(min=1).float() / exact) / math.log(self.distance / exact) * (count - exact)
+        return ahead + torch.where(behind < exact, behind, (exact + far.long()).clamp(max=count - 1))
+
+    def bias(
+        self, queries: Int64[Tensor, "b T"], keys: Int64[Tensor, "c S"], dtype: torch.dtype
+    ) -> Float[Tensor, "d H T S"]:
+        return self.table(self.bucket(queries[:, :, None] - keys[:, None])).permute(0, 3, 1, 2).to(dtype)
 
 
 def rotate(

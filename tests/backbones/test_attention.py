@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.attention import CAUSAL, FULL, Attention, Mask, attend, padding, until
+from backbones.attention import Attention, attend
 from backbones.initialise import build
+from backbones.masks import CAUSAL, FULL, Mask, padding, until
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -49,9 +49,10 @@ def test_sinusoidal_follows_the_printed_formula():
 
 def test_learned_positions_are_rows_of_a_table_with_an_end():
     learned = Learned(4, 3)
-    assert torch.equal(learned(torch.tensor([[2, 0]])), learned.table.weight[[2, 0]][None])
+    x = torch.ones(1, 2, 3)
+    assert torch.equal(learned.add(x, torch.tensor([[2, 0]])), 1 + learned.table.weight[[2, 0]][None])
     with pytest.raises(IndexError):
-        learned(torch.tensor([[4]]))
+        learned.add(x, torch.tensor([[4, 4]]))
 
 
 def test_an_odd_width_is_refused_with_its_value():

@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from backbones.attention import CAUSAL, Mask
 from backbones.initialise import build
+from backbones.masks import CAUSAL, Mask
 from backbones.transformer import Transformer
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"groups": 2, "tied": False},
-    "gpt-2": {"norm": "layer", "feed_forward": "gelu", "positions": "learned", "length": 32, "bias": True},
+    "gpt-2": {"norm": "layer", "feed_forward": "gelu-tanh", "positions": "learned", "length": 32, "bias": True},
     "sinusoidal": {"positions": "sinusoidal"},
 }
 
@@ -34,8 +34,8 @@ def llama_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Hugging Face's names for Llama's weights -> ours."""
     parts = (
         ("model.embed_tokens", "embedding"),
-        ("model.layers", "blocks"),
-        ("model.norm", "norm"),
+        ("model.layers", "stack.blocks"),
+        ("model.norm", "stack.norm"),
         ("lm_head", "head"),
         ("input_layernorm", "attention_norm"),
         ("post_attention_layernorm", "feed_forward_norm"),
@@ -56,12 +56,12 @@ def gpt2_names(weights: dict[str, torch.Tensor], depth: int) -> dict[str, torch.
     """Hugging Face's GPT-2 (fused, transposed projections) -> ours."""
     named = {
         "embedding.weight": weights["transformer.wte.weight"],
-        "learned.table.weight": weights["transformer.wpe.weight"],
+        "stack.positions.table.weight": weights["transformer.wpe.weight"],
     }
     for part in ("weight", "bias"):
-        named[f"norm.{part}"] = weights[f"transformer.ln_f.{part}"]
+        named[f"stack.norm.{part}"] = weights[f"transformer.ln_f.{part}"]
         for i in range(depth):
-            theirs, ours = f"transformer.h.{i}", f"blocks.{i}"
+            theirs, ours = f"transformer.h.{i}", f"stack.blocks.{i}"
             fused = (
                 weights[f"{theirs}.attn.c_attn.{part}"].t().chunk(3)
                 if part == "weight"
