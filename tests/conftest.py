@@ -16,4 +16,4 @@ from jaxtyping import install_import_hook
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
-install_import_hook(["backbones", "envs", "rl", "generative", "lab"], "beartype.beartype")
+install_import_hook(["backbones", "envs", "rl", "generative", "lab", "experiments"], "beartype.beartype")

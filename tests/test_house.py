@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("backbones", "envs", "rl", "generative", "lab", "qx")
+PACKAGES = ("backbones", "envs", "rl", "generative", "lab", "qx", "experiments")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 UNPICKLE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
