@@ -46,10 +46,16 @@ class Cache:
     def __init__(self, keys: Float[Tensor, "B G S d"], values: Float[Tensor, "B G S d"]) -> None:
         self.keys, self.values = keys, values
 
+    def first(self, slots: int) -> Cache:
+        """The first `slots` slots: what is written to them is written here."""
+        return Cache(self.keys[:, :, :slots], self.values[:, :, :slots])
+
     def write(
-        self, positions: Int64[Tensor, "B T"], k: Float[Tensor, "B G T d"], v: Float[Tensor, "B G T d"]
+        self, positions: Int64[Tensor, "b T"], k: Float[Tensor, "B G T d"], v: Float[Tensor, "B G T d"]
     ) -> tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]]:
-        """Store k and v in slots `positions`, and return all slots."""
+        """Store k and v in slots `positions`, and return all slots; positions [1, T] are those of every row."""
+        if len(positions) == 1:
+            return self.keys.index_copy_(2, positions[0], k), self.values.index_copy_(2, positions[0], v)
         row = torch.arange(len(positions), device=positions.device)[:, None]
         self.keys[row, :, positions] = k.transpose(1, 2)
         self.values[row, :, positions] = v.transpose(1, 2)
@@ -91,11 +97,11 @@ class Attention(nn.Module):
         turn: Turn | None = None,
         bias: Float[Tensor, "b h T S"] | None = None,
         cache: Cache | None = None,
-        positions: Int64[Tensor, "B T"] | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend from x to x, or with a `cache` to all it holds after x was stored at `positions`.
 
-        `turn` is the (cosine, sine) of the rotary angles of x's positions; `bias` is added to the logits.
+        `turn` is what `rotate` turns x's positions by; `bias` is added to the logits.
         """
         if x.shape[-1] != self.width:
             raise wrong("Attention: x", x, f"[B, T, {self.width}]")
@@ -119,6 +125,8 @@ class Attention(nn.Module):
         mask: Mask = FULL,
     ) -> Float[Tensor, "B T D"]:
         """Attend from x to what `read` made of a context."""
+        if x.shape[-1] != self.width:
+            raise wrong("Attention: x", x, f"[B, T, {self.width}]")
         return self._join(attend(self._split(self.query(x), self.heads), *memory, mask))
 
     def _split(self, x: Float[Tensor, "B T HD"], heads: int) -> Float[Tensor, "B H T d"]:

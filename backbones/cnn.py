@@ -5,6 +5,9 @@
 * `grid`: for a grid's planes of one cell a pixel: two layers of 3x3 filters that keep the size, 128 units.
   It is MinAtar's network (Young & Tian, arXiv:1903.03176, sec. 4: one layer of 16 such filters, 128 units) with
   a second layer, and padded, so that a cell at the rim is seen like any other.
+* `impala`: the deep residual network for screens: three sections of a convolution, a pool that halves the picture and
+  two residual blocks, with 16, 32 and 32 filters; 256 units. Source: Espeholt et al., "IMPALA", ICML 2018
+  (arXiv:1802.01561), fig. 3, right, without its LSTM.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from backbones.mlp import MLP
+from backbones.shape import wrong
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class CNN(nn.Module):
         self, shape: Sequence[int], convolutions: Sequence[Convolution], hidden: Sequence[int], outputs: int
     ) -> None:
         super().__init__()
-        channels, height, width = shape
+        self.shape = tuple(shape)
+        channels, height, width = self.shape
         layers: list[nn.Module] = []
         for c in convolutions:
             layers += [nn.Conv2d(channels, c.filters, c.size, c.stride, c.padding), nn.ReLU()]
@@ -63,8 +68,46 @@ class CNN(nn.Module):
 
     def forward(self, x: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B o"]:
         """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1]; floats are taken as they are."""
-        x = x.float() / 255 if x.dtype == torch.uint8 else x
-        return self.head(self.convolutions(x))
+        return self.head(self.convolutions(_scaled("CNN", x, self.shape)))
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), both convolutions 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+
+
+class Impala(nn.Module):
+    """Sections of a 3x3 convolution, a 3x3 maximum of stride 2 and two residual blocks, then an MLP.
+
+    Args:
+        shape: (channels, height, width) of a picture; each section halves it, rounded up, so any size will do.
+        sections: filters of each section.
+        hidden: widths of the layers after them.
+        outputs: numbers out, `[B, outputs]`.
+    """
+
+    def __init__(self, shape: Sequence[int], sections: Sequence[int], hidden: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        channels, height, width = self.shape
+        layers: list[nn.Module] = []
+        for filters in sections:
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+            layers += [Residual(filters), Residual(filters)]
+            channels, height, width = filters, -(-height // 2), -(-width // 2)
+        self.sections = nn.Sequential(*layers, nn.ReLU())
+        self.head = MLP(channels * height * width, hidden, outputs)
+
+    def forward(self, x: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B o"]:
+        """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1]; floats are taken as they are."""
+        return self.head(self.sections(_scaled("Impala", x, self.shape)))
 
 
 def atari(shape: Sequence[int], outputs: int) -> CNN:
@@ -75,3 +118,15 @@ def atari(shape: Sequence[int], outputs: int) -> CNN:
 def grid(shape: Sequence[int], outputs: int) -> CNN:
     """The small one for planes of a grid."""
     return CNN(shape, GRID, [128], outputs)
+
+
+def impala(shape: Sequence[int], outputs: int) -> Impala:
+    """The network of Espeholt et al. 2018."""
+    return Impala(shape, [16, 32, 32], [256], outputs)
+
+
+def _scaled(what: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`x` as floats, once it has been seen to hold pictures of `shape`. Raises ShapeError."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+        raise wrong(f"{what}: x", x, f"[B, {', '.join(map(str, shape))}]")
+    return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -15,16 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def timestep_waves(t: Float[Tensor, "B"], width: int, period: float = 10_000.0) -> Float[Tensor, "B D"]:
-    """[cos(t w_i), sin(t w_i)] with w_i = period^(-i / (width/2)), i < width/2; D = width.
+def timestep_waves(
+    t: Float[Tensor, "B"], width: int, period: float = 10_000.0, *, offset: int = 0, sine_first: bool = False
+) -> Float[Tensor, "B D"]:
+    """[cos(t w_i), sin(t w_i)] with w_i = period^(-i / (D/2 - offset)), i < D/2.
 
-    Order and frequencies are those of diffusers' `Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)`;
-    computed in float32 whatever the type of `t`.
+    Computed in float32 whatever the type of `t`, as diffusers' `Timesteps` does.
+
+    Args:
+        t: timesteps.
+        width: D; even.
+        period: the slowest wave is the base of the fastest divided by it.
+        offset: 0 in Vaswani et al. 2017 and Dhariwal & Nichol 2021; 1 in the code of Ho et al. 2020, where the slowest
+            wave has the frequency 1/period exactly (diffusers: `downscale_freq_shift`).
+        sine_first: sines in the first half (diffusers: not `flip_sin_to_cos`).
     """
     half = width // 2
-    frequency = torch.exp(-math.log(period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angle = t[:, None].float() * frequency  # [B, D/2], radians
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
+    places = torch.arange(half, dtype=torch.float32, device=t.device)
+    angle = t[:, None].float() * torch.exp(-math.log(period) * places / (half - offset))  # [B, D/2], radians
+    return torch.cat([angle.sin(), angle.cos()] if sine_first else [angle.cos(), angle.sin()], dim=1)
 
 
 class TimestepMLP(nn.Module):

@@ -2,6 +2,7 @@
 
     Plain    down(activation(up(x)))                              Vaswani et al. 2017, eq. 2
     SwiGLU   down(silu(gate(x)) * up(x))                          Shazeer 2020, eq. 6
+    GEGLU    down(gelu(gate(x)) * up(x))                          Shazeer 2020, eq. 6
 
 Key: D the width of the model.
 """
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-FeedForwardName = Literal["swiglu", "gelu", "gelu-tanh", "relu", "relu2"]
+FeedForwardName = Literal["swiglu", "geglu", "gelu", "gelu-tanh", "relu", "relu2"]
 
 
 def relu2(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
@@ -60,14 +61,30 @@ class SwiGLU(nn.Module):
         return self.down(functional.silu(self.gate(x)) * self.up(x))
 
 
-def make(kind: FeedForwardName, width: int, hidden: int | None = None, *, bias: bool) -> Plain | SwiGLU:
-    """The network of that name; `hidden` is by default 4 D, or for SwiGLU as many weights.
+class GEGLU(nn.Module):
+    """down(gelu(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, hidden: int, *, bias: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        return self.down(functional.gelu(self.gate(x)) * self.up(x))
+
+
+GATED: dict[str, type[SwiGLU] | type[GEGLU]] = {"swiglu": SwiGLU, "geglu": GEGLU}
+
+
+def make(kind: FeedForwardName, width: int, hidden: int | None = None, *, bias: bool) -> Plain | SwiGLU | GEGLU:
+    """The network of that name; `hidden` is by default 4 D, or for the gated ones as many weights.
 
     Raises:
         ValueError: for a name that does not exist.
     """
-    if kind == "swiglu":
-        return SwiGLU(width, 8 * math.ceil(width / 3) if hidden is None else hidden, bias=bias)
+    if kind in GATED:
+        return GATED[kind](width, 8 * math.ceil(width / 3) if hidden is None else hidden, bias=bias)
     if kind not in ACTIVATIONS:
-        raise ValueError(f"feed-forward {kind!r}: expected swiglu, {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"feed-forward {kind!r}: expected {', '.join([*GATED, *ACTIVATIONS])}")
     return Plain(width, 4 * width if hidden is None else hidden, ACTIVATIONS[kind], bias=bias)

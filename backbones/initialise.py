@@ -53,7 +53,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 weight.uniform_(-bound, bound, generator=generator)
     elif isinstance(module, nn.Embedding):
         module.weight.normal_(generator=generator)
-    elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
         if module.weight is not None:
             module.weight.fill_(1)
         bias = getattr(module, "bias", None)  # RMSNorm has none

@@ -46,6 +46,29 @@ class Mask:
         triangle = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()[None, None]
         return triangle if self.allowed is None else self.allowed & triangle
 
+    def single(self, kind: str, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "b t s"] | None:
+        """`matrix` for attention that has no heads. Raises ValueError where the mask differs from head to head."""
+        seen = self.matrix(queries, keys, device)
+        if seen is not None and seen.shape[1] != 1:
+            raise ValueError(f"{kind}: mask of shape {list(seen.shape)} differs by head, expected [b, 1, T, S]")
+        return None if seen is None else seen[:, 0]
+
+    def keys(self, kind: str) -> Bool[Tensor, "b s"] | None:
+        """Which keys are seen at all, for attention that never looks at pairs of positions (of linear cost).
+
+        Raises:
+            ValueError: where `allowed` tells queries or heads apart (windows, blocks, prefixes): no such sum over
+                keys can honour it.
+        """
+        if self.allowed is None:
+            return None
+        if self.allowed.shape[1] != 1 or self.allowed.shape[2] != 1:
+            shape = list(self.allowed.shape)
+            raise ValueError(
+                f"{kind}: mask of shape {shape} tells queries or heads apart, expected padding [b, 1, 1, S]"
+            )
+        return self.allowed[:, 0, 0]
+
 
 FULL = Mask()
 CAUSAL = Mask(causal=True)

@@ -1,11 +1,15 @@
-"""The multilayer perceptron: affine map, norm, activation, and again.
+"""The multilayer perceptron: affine map, norm, activation, and again; and the residual one, which adds to what was.
+
+    MLP            h <- activation(norm(W h + b)) for each hidden layer;    output: W h + b
+    ResidualMLP    h <- W x + b;    h <- h + W'' activation(W' norm(h)) for each block;    output: W norm(h) + b
 
 Its layers read their weights' rank: with weights `[out, in]` they are torch's own, with weights `[R, out, in]` they
 are R layers side by side in one batched matrix product. `backbones.replicas` relies on that (the mark is
 `stacks = True`); it is several times cheaper than `torch.vmap` at the sizes agents use.
 
 Source: Rumelhart, Hinton & Williams, "Learning representations by back-propagating errors", Nature 1986;
-layer normalisation: Ba, Kiros & Hinton, arXiv:1607.06450, eq. 4.
+layer normalisation: Ba, Kiros & Hinton, arXiv:1607.06450, eq. 4; residual blocks with the norm before them: He et al.
+2016, "Identity mappings", fig. 4e; for agents SimBa, Lee et al. 2024, sec. 4.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
+
+from backbones.shape import wrong
 
 
 class Linear(nn.Linear):
@@ -61,7 +67,7 @@ class MLP(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.inputs, self.activation = inputs, activation
         widths = [inputs, *hidden]
         self.hidden = nn.ModuleList(Linear(i, o) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(LayerNorm(o) if norm else nn.Identity() for o in hidden)
@@ -69,7 +75,70 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *out"]:
         """`[B, *shape]` -> `[B, outputs]`; held R times: `[R, B, *shape]` -> `[R, B, outputs]`."""
-        x = x.flatten(self.output.weight.ndim - 1)  # [(R,) B, inputs]
+        x = _flat(x, self.output.weight.ndim - 1, self.inputs)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = self.activation(norm(layer(x)))
         return self.output(x)
+
+
+class Residual(nn.Module):
+    """h + down(activation(up(norm(h)))); down starts at zero, so that the block starts as h."""
+
+    def __init__(self, width: int, hidden: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.activation = activation
+        self.norm, self.up, self.down = LayerNorm(width), Linear(width, hidden), Linear(hidden, width)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        self.down.weight.zero_()
+        self.down.bias.zero_()
+
+    def forward(self, h: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        return h + self.down(self.activation(self.up(self.norm(h))))
+
+
+class ResidualMLP(nn.Module):
+    """A perceptron of `blocks` residual blocks, which may be many: each begins as the identity.
+
+    Args:
+        inputs: numbers in one sample; whatever follows the batch dimension is flattened into them.
+        width: of the stream that the blocks add to.
+        blocks: how many; two layers each.
+        outputs: numbers out, `[B, outputs]`.
+        activation: applied between the two layers of a block.
+        expansion: width of the layer between, in units of `width`.
+    """
+
+    stacks = True
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        blocks: int,
+        outputs: int,
+        *,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        expansion: int = 4,
+    ) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.input = Linear(inputs, width)
+        self.blocks = nn.ModuleList(Residual(width, expansion * width, activation) for _ in range(blocks))
+        self.norm = LayerNorm(width)
+        self.output = Linear(width, outputs)
+
+    def forward(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *out"]:
+        """`[B, *shape]` -> `[B, outputs]`; held R times: `[R, B, *shape]` -> `[R, B, outputs]`."""
+        h = self.input(_flat(x, self.output.weight.ndim - 1, self.inputs))
+        for block in self.blocks:
+            h = block(h)
+        return self.output(self.norm(h))
+
+
+def _flat(x: Tensor, batch: int, inputs: int) -> Tensor:
+    """[(R,) B, inputs]: all that follows the `batch` first dimensions in one; ShapeError where that is not `inputs`."""
+    flat = x.flatten(batch)
+    if flat.shape[-1] != inputs:
+        raise wrong("MLP: x", x, f"[{'R, ' * (batch - 1)}B, ...] with {inputs} numbers a sample")
+    return flat

@@ -19,12 +19,13 @@ continuation and several sequences packed into one row then need nothing special
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-Turn = tuple[Tensor, Tensor]  # cosine and sine of the angles, [b, 1, T, d/2] each
+Turn = tuple[Tensor, Tensor]  # what `rotate` multiplies by, [b, 1, T, d] each
 
 
 class Positions(nn.Module):
@@ -35,7 +36,7 @@ class Positions(nn.Module):
         return x
 
     def turn(self, positions: Int64[Tensor, "b T *axes"], dtype: torch.dtype) -> Turn | None:
-        """Cosine and sine by which queries and keys are turned."""
+        """What `rotate` turns queries and keys by."""
         return None
 
     def bias(
@@ -50,6 +51,34 @@ def frequencies(width: int, theta: float, device: torch.device) -> Float[Tensor,
     if width % 2:
         raise ValueError(f"positions turn pairs of features: the width is {width}, and must be even")
     return theta ** -(torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How the frequencies of a model that was trained on short texts are slowed down for longer ones.
+
+    Without a `length` all are divided by `factor` (position interpolation: Chen et al. 2023, eq. 4). With one, only
+    those that turn less than `slow` times in it; those that turn more than `fast` times stay, and between the two
+    the share that stays grows linearly with the turns (Llama 3.1: Grattafiori et al. 2024, sec. 3.4.2 and its code).
+
+    Attributes:
+        factor: how many times longer the texts are.
+        length: that of the texts it was trained on, in positions.
+        slow: turns in `length`, below which a frequency is divided.
+        fast: turns in `length`, above which it stays.
+    """
+
+    factor: float
+    length: int | None = None
+    slow: float = 1.0
+    fast: float = 4.0
+
+    def __call__(self, frequency: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
+        if self.length is None:
+            return frequency / self.factor
+        turns = self.length * frequency / (2 * math.pi)
+        kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return frequency * (kept + (1 - kept) / self.factor)
 
 
 def sinusoidal(positions: Int64[Tensor, "B T"], width: int, theta: float = 10_000.0) -> Float[Tensor, "B T D"]:
@@ -94,20 +123,21 @@ class Rotary(Positions):
     Args:
         width: d, the width of one head; even.
         theta: the base of the frequencies. Larger turns more slowly and reaches further.
+        stretch: what slows them for texts longer than those of the training, if anything does.
     """
 
-    def __init__(self, width: int, theta: float = 10_000.0) -> None:
+    def __init__(self, width: int, theta: float = 10_000.0, stretch: Stretch | None = None) -> None:
         super().__init__()
         frequencies(width, theta, torch.device("cpu"))  # refuse an odd width now
-        self.width, self.theta = width, theta
+        self.width, self.theta, self.stretch = width, theta, stretch
 
     def angles(self, positions: Int64[Tensor, "B T"]) -> Float[Tensor, "B T half"]:
         """p w_i in radians, float64; shared by all layers and heads of one forward pass."""
-        return positions[..., None] * frequencies(self.width, self.theta, positions.device)
+        frequency = frequencies(self.width, self.theta, positions.device)
+        return positions[..., None] * (frequency if self.stretch is None else self.stretch(frequency))
 
     def turn(self, positions: Int64[Tensor, "b T"], dtype: torch.dtype) -> Turn:
-        angle = self.angles(positions)[:, None]  # [b, 1, T, d/2]
-        return angle.cos().to(dtype), angle.sin().to(dtype)
+        return turned(self.angles(positions), dtype)
 
 
 class Rotary2D(Positions):
@@ -128,8 +158,8 @@ class Rotary2D(Positions):
         self.axis = Rotary(width // 2, theta)
 
     def turn(self, positions: Int64[Tensor, "b T 2"], dtype: torch.dtype) -> Turn:
-        angle = torch.cat([self.axis.angles(positions[..., 0]), self.axis.angles(positions[..., 1])], dim=-1)[:, None]
-        return angle.cos().to(dtype), angle.sin().to(dtype)
+        angle = torch.cat([self.axis.angles(positions[..., 0]), self.axis.angles(positions[..., 1])], dim=-1)
+        return turned(angle, dtype)
 
 
 class ALiBi(Positions):
@@ -186,9 +216,14 @@ class RelativeBias(Positions):
         return self.table(self.bucket(queries[:, :, None] - keys[:, None])).permute(0, 3, 1, 2).to(dtype)
 
 
+def turned(angle: Float[Tensor, "b T half"], dtype: torch.dtype) -> Turn:
+    """(cos, cos) and (-sin, sin) of the angles, for both halves of the features: one pass's work, for all layers."""
+    cos, sin = angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]  # [b, 1, T, d/2]
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
 def rotate(
-    x: Float[Tensor, "B H T d"], cos: Float[Tensor, "b 1 T half"], sin: Float[Tensor, "b 1 T half"]
+    x: Float[Tensor, "B H T d"], cos: Float[Tensor, "b 1 T d"], sin: Float[Tensor, "b 1 T d"]
 ) -> Float[Tensor, "B H T d"]:
-    """Turn each pair (x_i, x_{i+d/2}) by its angle; b is B or 1."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    """Turn each pair (x_i, x_{i+d/2}) by its angle, given what `turned` made of the angles; b is B or 1."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

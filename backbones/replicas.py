@@ -6,8 +6,9 @@ one reduction over dimension 1, and a target network is one copy; autograd gathe
 parameters are views of the matrix. A replica's loss touches its own row only: the gradient of the sum over replicas
 is every replica's own gradient, and an elementwise optimiser (SGD, Adam) on the matrix is R separate optimisers.
 
-A network whose layers accept weights with a leading replica dimension (`stacks = True`, as `backbones.mlp.MLP`) is
-called once, with all weights; any other runs under `torch.vmap`, which turns its layers into grouped ones.
+A network whose layers accept weights with a leading replica dimension (`stacks = True`, as `backbones.mlp.MLP` and
+`backbones.recurrent.Recurrent`) is called once, with all weights; any other runs under `torch.vmap`, which turns its
+layers into grouped ones: a CNN, a Transformer, a network with a recurrent layer in it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from backbones.initialise import build
+from backbones.shape import wrong
 
 ALIGN = 64  # floats; a whole number of vector registers and cache lines
 
@@ -32,7 +36,8 @@ class Replicas(nn.Module):
         generators: one for each replica, the source of its first weights.
 
     Raises:
-        ValueError: when there is no generator.
+        ValueError: when there is no generator, or the network keeps running statistics (a BatchNorm): a forward pass
+            would change them, and there is one set of buffers for all replicas.
     """
 
     def __init__(self, make: Callable[[], nn.Module], generators: Sequence[torch.Generator]) -> None:
@@ -40,7 +45,11 @@ class Replicas(nn.Module):
         if not generators:
             raise ValueError("Replicas needs one generator a replica, and got none")
         networks = [build(make, generator) for generator in generators]
+        for name, module in networks[0].named_modules():
+            if getattr(module, "running_mean", None) is not None:
+                raise ValueError(f"Replicas: {name} ({type(module).__name__}) keeps running statistics, expected none")
         parameters = [dict(network.named_parameters()) for network in networks]
+        self._rows = len(networks)
         self.names = list(parameters[0])
         self.shapes = [p.shape for p in parameters[0].values()]
         sizes = [p.numel() for p in parameters[0].values()]
@@ -53,13 +62,28 @@ class Replicas(nn.Module):
         self._stacks = bool(getattr(template, "stacks", False))
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return self._rows
 
-    def forward(self, x: Shaped[Tensor, "R B *shape"]) -> Float[Tensor, "R B *out"]:
-        """Network r on x[r], for all r at once."""
+    def forward(self, x: Shaped[Tensor, "R B *shape"], *more: Shaped[Tensor, "R *_"] | None) -> Any:
+        """Network r on x[r], for all r at once: what the network returns, each tensor with a leading R.
+
+        Args:
+            x: [R, B, ...], of whatever type the network reads.
+            more: what else the network takes, also one for each replica (states, resets, positions), or None.
+
+        Raises:
+            ShapeError: where x is not one batch for each replica.
+        """
+        if x.ndim < 2 or x.shape[0] != self._rows:
+            raise wrong("Replicas: x", x, f"[{self._rows}, B, ...]")
         views = self._views()
         try:
-            return self._call(views, x) if self._stacks else torch.vmap(self._call)(views, x)
+            if self._stacks:
+                return self._call(views, x, *more)
+            along = (0, 0, *(None if y is None else 0 for y in more))
+            # vmap has no rule for the fused kernels of attention: it would loop over them, or refuse a bias that learns
+            with sdpa_kernel(SDPBackend.MATH):
+                return torch.vmap(self._call, along)(views, x, *more)
         finally:
             self._fill([None] * len(views))  # hold no graph, so that the module can be copied
 
@@ -68,13 +92,12 @@ class Replicas(nn.Module):
         return {name: view[r].detach().clone() for name, view in zip(self.names, self._views(), strict=True)}
 
     def _views(self) -> list[Tensor]:
-        rows = len(self.weights)
         parts = self.weights.split_with_sizes(self.sizes, dim=1)[:-1]  # each [R, numel]
-        return [part.view(rows, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.view(self._rows, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
-    def _call(self, weights: list[Tensor], x: Tensor) -> Tensor:
+    def _call(self, weights: list[Tensor], *inputs: Tensor | None) -> Any:
         self._fill(weights)
-        return self._template[0](x)
+        return self._template[0](*inputs)
 
     def _fill(self, weights: Sequence[Tensor | None]) -> None:
         for (owner, name), weight in zip(self._slots, weights, strict=True):
@@ -84,6 +107,11 @@ class Replicas(nn.Module):
         self._template[0]._apply(fn)  # type: ignore[no-untyped-call]  # torch leaves it untyped; its buffers move along
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # likewise
         return self
+
+
+def under_vmap(x: Tensor) -> bool:
+    """Whether x stands for R tensors side by side: what a layer asks that does something vmap has no rule for."""
+    return is_batchedtensor(x)
 
 
 def _detach(network: nn.Module, name: str) -> tuple[nn.Module, str]:

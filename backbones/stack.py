@@ -51,7 +51,7 @@ class Pass:
 
     Attributes:
         mask: which positions see which.
-        turn: cosine and sine of the rotary angles.
+        turn: what queries and keys are turned by (`positions.rotate`).
         bias: what is added to the logits of attention, broadcast to [B, H, T, S].
         positions: [B, T], the slots of the cache that are written.
         context_mask: which positions of the context are seen.
@@ -117,14 +117,18 @@ class Block(nn.Module):
         first: Change | None = None
         second: Change | None = None
         if self.modulation is not None:
+            if shared.condition is None:
+                raise ValueError("Block: it is modulated by a condition, and was given none")
             first, second = self.modulation(shared.condition)
         s = shared
         x = self._add(
             x, self.attention_norm, lambda y: self.attention(y, s.mask, s.turn, s.bias, cache, s.positions), first
         )
         if self.cross is not None and self.cross_norm is not None:
-            cross = self.cross
-            x = self._add(x, self.cross_norm, lambda y: cross.cross(y, cast(Memory, memory), s.context_mask))
+            cross, read = self.cross, memory
+            if read is None:
+                raise ValueError("Block: it attends to a context, and was given none (see Stack.remember)")
+            x = self._add(x, self.cross_norm, lambda y: cross.cross(y, read, s.context_mask))
         return self._add(x, self.feed_forward_norm, self.feed_forward, second)
 
     def _add(
@@ -191,9 +195,12 @@ class Stack(nn.Module):
             positions: of each; [B, T], or [B, T, 2] for places in a picture.
             mask: which positions see which. With a cache: which slots.
             cache: one a layer; x is stored at its positions, and sees what the mask allows of all slots.
-            memory: from `remember`: what the blocks that attend to a context look at.
+            memory: from `remember`: what each block that attends to a context looks at.
             context_mask: which positions of the context are seen.
             condition: what modulates the blocks.
+
+        Raises:
+            ValueError: where blocks need a memory or a condition that is not given.
         """
         if x.ndim != 3 or (self.layers and x.shape[-1] != self.layers[0].attention.width):
             raise wrong("Stack: x", x, f"[B, T, {self.layers[0].attention.width}]")
@@ -207,8 +214,9 @@ class Stack(nn.Module):
             context_mask=context_mask,
             condition=condition,
         )
+        looked_at = iter(memory or ())
         for layer, block in enumerate(self.layers):
-            x = block(x, shared, cache and cache[layer], memory and memory[layer])
+            x = block(x, shared, cache and cache[layer], None if block.cross is None else next(looked_at, None))
         return self.norm(x)
 
     def remember(self, context: Float[Tensor, "B S C"]) -> list[Memory]:

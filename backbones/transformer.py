@@ -11,20 +11,22 @@ The layers are those of `backbones.stack`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from backbones import feed_forward as networks
 from backbones import positions as ways
 from backbones.attention import Attention, Cache
 from backbones.feed_forward import FeedForwardName
+from backbones.likelihood import log_probability
 from backbones.masks import CAUSAL, FULL, Mask, until
+from backbones.moe import MoE
 from backbones.positions import Positions
+from backbones.product import linear
 from backbones.shape import wrong
 from backbones.stack import NORMS, Block, NormName, Stack
 
@@ -32,13 +34,20 @@ PositionsName = Literal["rotary", "learned", "sinusoidal", "alibi", "relative", 
 
 
 def written(
-    kind: PositionsName, *, width: int, heads: int, length: int | None, theta: float, causal: bool
+    kind: PositionsName,
+    *,
+    width: int,
+    heads: int,
+    length: int | None,
+    theta: float,
+    causal: bool,
+    stretch: Mapping[str, Any] | None = None,
 ) -> Positions:
     """The way to write positions of that name. Raises ValueError where learned ones lack a length."""
     if kind == "learned" and length is None:
         raise ValueError("learned positions need a length: the longest sequence there will be")
     made: dict[str, Callable[[], Positions]] = {
-        "rotary": lambda: ways.Rotary(width // heads, theta),
+        "rotary": lambda: ways.Rotary(width // heads, theta, None if stretch is None else ways.Stretch(**stretch)),
         "learned": lambda: ways.Learned(length or 0, width),
         "sinusoidal": lambda: ways.Sinusoidal(theta),
         "alibi": lambda: ways.ALiBi(heads),
@@ -64,8 +73,13 @@ class Transformer(nn.Module):
         norm: "rms" or "layer".
         order: "pre" or "post": where the norm stands.
         feed_forward: "swiglu", "gelu", "gelu-tanh", "relu" or "relu2".
+        experts: feed-forward networks of a block, of which each token uses some (`backbones.moe`, which says who keeps
+            them balanced); by default one, which all use.
+        active: of the experts, how many a token uses.
+        shared: experts besides, which every token uses.
         positions: "rotary", "learned", "sinusoidal", "alibi", "relative" or "none".
         theta: base of the rotary and sinusoidal frequencies.
+        stretch: fields of `positions.Stretch`, for a rotary model that reads longer texts than it was trained on.
         bias: whether linear layers add one.
         tied: whether the output reads with the embedding's own matrix (Press & Wolf 2017).
         causal: whether a token sees only those before it, where no mask says otherwise.
@@ -88,35 +102,45 @@ class Transformer(nn.Module):
         norm: NormName = "rms",
         order: Literal["pre", "post"] = "pre",
         feed_forward: FeedForwardName = "swiglu",
+        experts: int | None = None,
+        active: int = 2,
+        shared: int = 0,
         positions: PositionsName = "rotary",
         theta: float = 10_000.0,
+        stretch: Mapping[str, Any] | None = None,
         bias: bool = False,
         tied: bool = True,
         causal: bool = True,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             **{"vocabulary": vocabulary, "width": width, "depth": depth, "heads": heads, "groups": groups},
             **{"hidden": hidden, "length": length, "norm": norm, "order": order, "feed_forward": feed_forward},
-            **{"positions": positions, "theta": theta, "bias": bias, "tied": tied, "causal": causal, "eps": eps},
+            **{"experts": experts, "active": active, "shared": shared},
+            **{"positions": positions, "theta": theta, "stretch": None if stretch is None else dict(stretch)},
+            **{"bias": bias, "tied": tied, "causal": causal, "eps": eps},
         }  # what it takes to make it again, as JSON can hold it
         self.width, self.causal = width, causal
+
+        def network() -> nn.Module:
+            return networks.make(feed_forward, width, hidden, bias=bias)
+
         self.embedding = nn.Embedding(vocabulary, width)
         self.stack = Stack(
             [
                 Block(
                     Attention(width, heads, groups, bias=bias),
-                    networks.make(feed_forward, width, hidden, bias=bias),
+                    network() if experts is None else MoE(network, width, experts, active, shared=shared),
                     lambda: NORMS[norm](width, eps),
                     order=order,
                 )
                 for _ in range(depth)
             ],
-            written(positions, width=width, heads=heads, length=length, theta=theta, causal=causal),
+            written(positions, width=width, heads=heads, length=length, theta=theta, causal=causal, stretch=stretch),
             NORMS[norm](width, eps) if order == "pre" else None,
         )
-        self.head = None if tied else nn.Linear(width, vocabulary, bias=False)
+        self.head: nn.Module | None = None if tied else nn.Linear(width, vocabulary, bias=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """As in `stack`: embeddings and head N(0, 2 / (5 D))."""
@@ -128,7 +152,7 @@ class Transformer(nn.Module):
     def forward(
         self,
         tokens: Int64[Tensor, "B T"],
-        positions: Int64[Tensor, "B T"] | None = None,
+        positions: Int64[Tensor, "b T"] | None = None,
         mask: Mask | None = None,
         cache: list[Cache] | None = None,
     ) -> Float[Tensor, "B T D"]:
@@ -136,21 +160,32 @@ class Transformer(nn.Module):
 
         Args:
             tokens: in 0 ... V-1. Rows shorter than T are padded on the right, with any token: no earlier one sees it.
-            positions: of each token, by default 0 ... T-1.
+            positions: of each token, by default 0 ... T-1; [1, T] where all rows have the same.
             mask: by default causal, or full in an encoder; with a cache, slots 0 ... p for the token at position p.
             cache: from `cache()`; the tokens are stored at their positions, and see what was stored before.
         """
         if tokens.ndim != 2:
             raise wrong("Transformer: tokens", tokens, "[B, T]")
         if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if mask is None:
             mask = until(positions, cache[0].keys.shape[2]) if cache else CAUSAL if self.causal else FULL
         return self.stack(self.embedding(tokens), positions, mask, cache=cache)
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Unnormalised log-probabilities of the next token, for the positions whose hidden states are given."""
-        return functional.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
+        if self.head is None or isinstance(self.head, nn.Linear):
+            return linear(hidden, self.output_weight)
+        return self.head(hidden)  # packed
+
+    def log_probability(self, hidden: Float[Tensor, "N D"], target: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """log p(target) in nats at each of the positions, whose logits [N, V] are never held (see `likelihood`)."""
+        return log_probability(hidden, self.output_weight, target)
+
+    @property
+    def output_weight(self) -> Float[Tensor, "V D"]:
+        """What hidden states are compared with: the embedding's matrix, or the head's own."""
+        return self.embedding.weight if self.head is None else cast(Tensor, self.head.weight)
 
     def cache(self, batch: int, length: int) -> list[Cache]:
         """An empty cache for `batch` sequences of at most `length` tokens, one entry a layer."""

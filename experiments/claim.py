@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-Number = float | str
+Number = int | float | str
 
 
 class DataError(ValueError):

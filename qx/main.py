@@ -29,7 +29,8 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx sft DATA                 train a language model on demonstrations
   qx dpo PAIRS --model RUN    train it further on preference pairs
 
-  qx bench worlds             steps a second beside the peers, in one run
+  qx bench worlds|attention   ours beside the peers, in one run: steps a second; tokens a second and memory
+  qx reproduce NAME           one published claim: the number stated, the number found, a verdict, a picture
 
   qx eval RUN                 evaluate what a run trained
   qx resume RUN               go on with a run that was interrupted or killed
@@ -37,9 +38,9 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx COMMAND --help` says more."""
 
 
-def commands() -> dict[str, Callable[[Sequence[str]], dict[str, Any]]]:
+def commands() -> dict[str, Callable[[Sequence[str]], Any]]:
     """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
-    from qx import agents, bench, demo, diffusion, play, preferences, runs, solve, worlds
+    from qx import agents, bench, demo, diffusion, play, preferences, reproduce, runs, solve, worlds
 
     return {
         "demo": demo.demo,
@@ -53,6 +54,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], dict[str, Any]]]:
         "sft": preferences.sft,
         "dpo": preferences.dpo,
         "bench": bench.bench,
+        "reproduce": reproduce.reproduce,
         "eval": runs.evaluate,
         "resume": runs.resume,
     }

@@ -1,6 +1,7 @@
 """What a wrong request raises, room by room: each of these becomes one line and exit code 2."""
 
 from envs import MDPError, ObservationError, WorldError
+from experiments.claim import DataError
 from generative.diffusion.request import RequestError
 from generative.diffusion.solver import SolverError
 from generative.language.examples import ExampleError
@@ -30,4 +31,5 @@ WRONG_REQUEST = (
     PairError,
     CheckpointError,
     RunError,
+    DataError,
 )

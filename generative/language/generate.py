@@ -3,6 +3,9 @@
 Each step costs one token: keys and values of the past stay in a cache. Rows keep their own positions, so prompts of
 different lengths share a batch without padding on the left, and each row draws from its own key: what a prompt is
 answered depends on that prompt, its key and the temperature, not on who else is in the batch.
+
+A step looks at the slots written so far and not at those to come. Where all prompts are equally long, no mask is
+needed then. Steps are taken by the model as `backbones.packed` lays it out.
 """
 
 from __future__ import annotations
@@ -13,9 +16,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from backbones.masks import CAUSAL, FULL, until
+from backbones.packed import packed
 from generative.language.model import LanguageModel
 from generative.language.tokenizer import Tokenizer
 from lab import streams
+
+LONG = 16  # steps that are worth laying the weights out for
 
 
 def choose(
@@ -59,23 +66,30 @@ def generate(
         raise ValueError(f"temperature {temperature}: expected 0 or more, and above 0 one key for each prompt")
     if any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("a prompt without tokens: there is nothing to continue; begin it with the beginning token")
-    device = model.transformer.embedding.weight.device
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
+    transformer = model.transformer
+    device = transformer.embedding.weight.device
+    sizes = [len(prompt) for prompt in prompts]
+    longest, equal = max(sizes, default=0), len(set(sizes)) == 1
+    lengths = torch.tensor(sizes, device=device)  # [B]
     rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
-    cache = model.transformer.cache(len(rows), rows.shape[1] + limit)
-    hidden = model.transformer(rows, cache=cache)  # [B, T, D]; what padding wrote is overwritten before it is seen
+    cache = transformer.cache(len(rows), longest + limit)
+    hidden = transformer(rows, mask=CAUSAL, cache=[part.first(longest) for part in cache])  # [B, T, D]
     hidden = hidden[torch.arange(len(rows), device=device), lengths - 1]  # [B, D]
+    stepping = packed(transformer, len(rows)) if limit >= LONG else transformer
     added: list[Tensor] = []
     ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
     for t in range(limit):
         uniform = None if key is None else streams.uniform(key.to(device), t)
-        token = choose(model.transformer.logits(hidden), temperature, uniform)
+        token = choose(stepping.logits(hidden), temperature, uniform)
         token = torch.where(ended, end, token)
         added.append(token)
         ended = ended | (token == end)
         if t + 1 == limit or bool(ended.all()):
             break
-        hidden = model.transformer(token[:, None], (lengths + t)[:, None], cache=cache)[:, 0]
+        slots = longest + t + 1  # what padding wrote is overwritten before it is seen
+        position = (lengths[:1] if equal else lengths)[:, None] + t  # [1, 1] or [B, 1]
+        mask = FULL if equal else until(position, slots)
+        hidden = stepping(token[:, None], position, mask, [part.first(slots) for part in cache])[:, 0]
     written = torch.stack(added, dim=1).tolist() if added else [[] for _ in prompts]
     return [row[: row.index(end)] if end in row else row for row in written]
 

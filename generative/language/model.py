@@ -1,8 +1,9 @@
 """The language model: a Transformer that gives the log-probability of each token after those before it.
 
 `forward` answers the one question that training asks, log p(token | its past), at the positions asked for and at no
-others: the hidden states of all positions are computed, the logits only of those. Whoever trains a model therefore
-passes through `forward`, which is what a wrapper for many processes needs; a generator uses `transformer` itself.
+others: the hidden states of all positions are computed, the logits only of those, and of a chunk at a time. Whoever
+trains a model therefore passes through `forward`, which is what a wrapper for many processes needs; a generator uses
+`transformer` itself.
 
 A model is saved as `generative.saved` has it; the description is the Transformer's arguments.
 """
@@ -16,7 +17,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from backbones.initialise import build
 from backbones.transformer import Transformer
@@ -77,9 +77,7 @@ class LanguageModel(nn.Module):
         """
         hidden = self.transformer(tokens)  # [B, T, D]
         row, past = score[:, 1:].nonzero(as_tuple=True)  # [N]: token past + 1 is judged by the state at past
-        logits = self.transformer.logits(hidden[row, past])  # [N, V]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logp = -functional.cross_entropy(logits, tokens[row, past + 1], reduction="none")  # [N], in nats
+        logp = self.transformer.log_probability(hidden[row, past], tokens[row, past + 1])  # [N], in nats
         return logp.new_zeros(tokens.shape).index_put((row, past + 1), logp)
 
     def save(self, folder: Path) -> None:

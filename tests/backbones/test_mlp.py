@@ -1,11 +1,14 @@
 """The perceptron against its equations in numpy, alone and held R times."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from backbones.initialise import build
-from backbones.mlp import MLP
+from backbones.mlp import MLP, ResidualMLP
+from backbones.shape import ShapeError
 
 
 def generator(seed: int) -> torch.Generator:
@@ -40,3 +43,41 @@ def test_weights_come_from_the_generator_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert not torch.equal(one.output.weight, third.output.weight)
     assert one.output.weight.abs().max() <= 8**-0.5  # uniform in +-1/sqrt(fan_in)
+
+
+def test_residual_equals_the_equations() -> None:
+    network = build(lambda: ResidualMLP(6, 4, 2, 3, activation=torch.tanh, expansion=2), generator(0)).double()
+    with torch.no_grad():
+        for w in network.parameters():  # nothing zero, nothing one
+            w.normal_(generator=generator(w.numel()))
+    weights = {name: w.detach().numpy() for name, w in network.named_parameters()}
+
+    def affine(name: str, h: np.ndarray) -> np.ndarray:
+        return h @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def normal(name: str, h: np.ndarray) -> np.ndarray:
+        h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+        return h * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    x = torch.randn(7, 2, 3, generator=generator(1), dtype=torch.float64)
+    h = affine("input", x.numpy().reshape(7, 6))
+    for i in range(2):
+        h = h + affine(f"blocks.{i}.down", np.tanh(affine(f"blocks.{i}.up", normal(f"blocks.{i}.norm", h))))
+    np.testing.assert_allclose(network(x).detach().numpy(), affine("output", normal("norm", h)))
+
+
+def test_residual_blocks_begin_as_the_identity_and_pass_the_gradient_on_however_many() -> None:
+    few, many = (build(partial(ResidualMLP, 4, 16, blocks, 2), generator(0)) for blocks in (0, 50))
+    many.output.load_state_dict(few.output.state_dict())
+    many.input.load_state_dict(few.input.state_dict())
+    x = torch.randn(8, 4, generator=generator(1))
+    torch.testing.assert_close(many(x), few(x))
+    for network in (few, many):
+        network(x).square().sum().backward()
+    torch.testing.assert_close(many.input.weight.grad, few.input.weight.grad)
+
+
+def test_a_wrong_shape_is_named() -> None:
+    for network in (MLP(6, [5], 3), ResidualMLP(6, 5, 1, 3)):
+        with pytest.raises(ShapeError, match=r"\[7, 5\], expected \[B, \.\.\.\] with 6 numbers a sample"):
+            network(torch.zeros(7, 5))

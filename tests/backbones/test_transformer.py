@@ -1,112 +1,39 @@
-"""The Transformer against Hugging Face's Llama and GPT-2 with their weights, against leaks, and against its cache."""
+"""The Transformer against leaks and against its cache. (Against Llama, GPT-2 and nn.TransformerEncoder: convert/.)"""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from backbones.initialise import build
-from backbones.masks import CAUSAL, Mask
+from backbones.masks import CAUSAL, blocks, padding
+from backbones.shape import ShapeError
 from backbones.transformer import Transformer
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"groups": 2, "tied": False},
     "gpt-2": {"norm": "layer", "feed_forward": "gelu-tanh", "positions": "learned", "length": 32, "bias": True},
     "sinusoidal": {"positions": "sinusoidal"},
+    "alibi": {"positions": "alibi", "groups": 1},
+    "relative": {"positions": "relative", "feed_forward": "geglu"},
+    "none": {"positions": "none", "feed_forward": "relu2"},
+    "post": {"order": "post", "feed_forward": "relu"},
+    "stretched": {"stretch": {"factor": 4.0, "length": 8}},
 }
 
 
-def make(seed: int = 0, **kind: Any) -> Transformer:
-    return build(
-        lambda: Transformer(vocabulary=50, width=32, depth=3, heads=4, **kind), torch.Generator().manual_seed(seed)
-    )
+def make(**kind: Any) -> Transformer:
+    sizes = {"vocabulary": 50, "width": 32, "depth": 3, "heads": 4}
+    return build(lambda: Transformer(**sizes | kind), torch.Generator().manual_seed(0))
 
 
 def words(batch: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(50, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def llama_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Hugging Face's names for Llama's weights -> ours."""
-    parts = (
-        ("model.embed_tokens", "embedding"),
-        ("model.layers", "stack.blocks"),
-        ("model.norm", "stack.norm"),
-        ("lm_head", "head"),
-        ("input_layernorm", "attention_norm"),
-        ("post_attention_layernorm", "feed_forward_norm"),
-        ("self_attn", "attention"),
-        ("mlp", "feed_forward"),
-        *((f"{ours[0]}_proj", ours) for ours in ("query", "key", "value", "output")),
-        *((f"{ours}_proj", ours) for ours in ("gate", "up", "down")),
-    )
-    named = {}
-    for name, tensor in weights.items():
-        for theirs, ours in parts:
-            name = name.replace(theirs, ours)
-        named[name] = tensor
-    return named
-
-
-def gpt2_names(weights: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
-    """Hugging Face's GPT-2 (fused, transposed projections) -> ours."""
-    named = {
-        "embedding.weight": weights["transformer.wte.weight"],
-        "stack.positions.table.weight": weights["transformer.wpe.weight"],
-    }
-    for part in ("weight", "bias"):
-        named[f"stack.norm.{part}"] = weights[f"transformer.ln_f.{part}"]
-        for i in range(depth):
-            theirs, ours = f"transformer.h.{i}", f"stack.blocks.{i}"
-            fused = (
-                weights[f"{theirs}.attn.c_attn.{part}"].t().chunk(3)
-                if part == "weight"
-                else weights[f"{theirs}.attn.c_attn.{part}"].chunk(3)
-            )
-            for name, tensor in zip(("query", "key", "value"), fused, strict=True):
-                named[f"{ours}.attention.{name}.{part}"] = tensor
-            for name, peer in (
-                ("attention.output", "attn.c_proj"),
-                ("feed_forward.up", "mlp.c_fc"),
-                ("feed_forward.down", "mlp.c_proj"),
-            ):
-                tensor = weights[f"{theirs}.{peer}.{part}"]
-                named[f"{ours}.{name}.{part}"] = tensor.t() if part == "weight" else tensor
-            named[f"{ours}.attention_norm.{part}"] = weights[f"{theirs}.ln_1.{part}"]
-            named[f"{ours}.feed_forward_norm.{part}"] = weights[f"{theirs}.ln_2.{part}"]
-    return named
-
-
-def test_logits_equal_hugging_face_llama_with_its_weights():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        peer = LlamaForCausalLM(
-            LlamaConfig(
-                **{"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
-                **{"num_key_value_heads": 2, "intermediate_size": 88, "rms_norm_eps": 1e-5, "initializer_range": 0.2},
-            )
-        ).eval()
-    ours = make(groups=2, tied=False, hidden=88)
-    ours.load_state_dict(llama_names(peer.state_dict()))
-    tokens = words(2, 20)
-    mine, theirs = ours.logits(ours(tokens)), peer(tokens).logits
-    assert theirs.std() > 1  # the comparison is of numbers that differ from nothing
-    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
-
-
-def test_logits_equal_hugging_face_gpt2_with_its_weights():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        config = GPT2Config(vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_positions=32, initializer_range=0.2)
-        peer = GPT2LMHeadModel(config).eval()
-    ours = make(**KINDS["gpt-2"])
-    ours.load_state_dict(gpt2_names(peer.state_dict(), depth=3))
-    tokens = words(2, 20)
-    torch.testing.assert_close(ours.logits(ours(tokens)), peer(tokens).logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,13 +65,38 @@ def test_cached_steps_equal_the_whole_computation(kind: str):
             torch.testing.assert_close(found[row], whole, rtol=0, atol=1e-5)
 
 
-def test_two_sequences_packed_into_one_row_need_only_positions_and_a_block_mask():
-    model, a, b = make(), words(1, 5), words(1, 6, seed=1)
-    part = torch.tensor([0] * 5 + [1] * 6)
-    blocks = CAUSAL & Mask(allowed=(part[:, None] == part)[None, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_sequences_packed_into_one_row_need_only_positions_and_a_block_mask(kind: str):
+    model, a, b = make(**KINDS[kind]), words(1, 5), words(1, 6, seed=1)
+    mask = CAUSAL & blocks(torch.tensor([[0] * 5 + [1] * 6]))
     positions = torch.cat([torch.arange(5), torch.arange(6)])[None]
-    packed = model(torch.cat([a, b], dim=1), positions, blocks)
+    packed = model(torch.cat([a, b], dim=1), positions, mask)
     torch.testing.assert_close(packed, torch.cat([model(a), model(b)], dim=1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned", "sinusoidal", "alibi", "relative", "none"])
+def test_an_encoder_sees_all_but_padding(positions: str):
+    model = make(positions=positions, length=12, causal=False)
+    tokens, lengths = words(2, 9), torch.tensor([9, 5])
+    before = model(tokens, mask=padding(lengths, 9))
+    other = tokens.clone()
+    other[1, 5:] = (other[1, 5:] + 1) % 50
+    after = model(other, mask=padding(lengths, 9))
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[1, :5], before[1, :5])
+    torch.testing.assert_close(model(tokens[1:, :5])[0], before[1, :5], rtol=0, atol=1e-5)
+    other[:, 4] = (other[:, 4] + 1) % 50
+    assert not torch.isclose(model(other, mask=padding(lengths, 9))[:, 0], before[:, 0]).all(-1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_matters_wherever_positions_are_written(kind: str):
+    """The last token's state after the same past in another order; a causal mask alone tells nothing in one layer."""
+    model = make(**{**KINDS[kind], "depth": 1})
+    tokens = words(1, 6)
+    swapped = tokens[:, [1, 0, 3, 2, 4, 5]]
+    same = torch.allclose(model(tokens)[:, -1], model(swapped)[:, -1], atol=1e-5)
+    assert same == (kind == "none")
 
 
 def test_weights_start_by_the_stated_rule_and_from_the_generator_alone():
@@ -165,9 +117,10 @@ def test_weights_start_by_the_stated_rule_and_from_the_generator_alone():
             assert tensor.std().item() == pytest.approx(base / (4 if shrunk else 1), rel=0.03)
 
 
-def test_arguments_make_the_same_model_again():
-    model = make(**KINDS["gpt-2"])
-    again = Transformer(**model.arguments)
+@pytest.mark.parametrize("kind", KINDS)
+def test_arguments_make_the_same_model_again(kind: str):
+    model = make(**KINDS[kind])
+    again = Transformer(**json.loads(json.dumps(model.arguments)))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(words(1, 9)), model(words(1, 9)))
 
@@ -175,3 +128,15 @@ def test_arguments_make_the_same_model_again():
 def test_learned_positions_without_a_length_are_refused():
     with pytest.raises(ValueError, match="need a length"):
         make(positions="learned")
+
+
+def test_tokens_without_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is in use
+    with pytest.raises(ShapeError, match=r"tokens has shape \[3\], expected \[B, T\]"):
+        make()(torch.tensor([1, 2, 3]))
+
+
+def test_a_name_that_does_not_exist_is_answered_with_those_that_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"positions 'rope': expected one of rotary, learned"):
+        make(positions="rope")

@@ -1,9 +1,12 @@
 import pytest
 import torch
-from diffusers import UNet2DModel
+from torch import Tensor, nn
 
 from backbones.initialise import build
+from backbones.masks import padding
+from backbones.shape import ShapeError
 from backbones.unet import UNet
+from backbones.unet_blocks import PixelAttention, Prompt, PromptAttention, Resample, ResidualBlock, picture, pixels
 
 
 def generator(seed: int) -> torch.Generator:
@@ -16,53 +19,6 @@ def noisy(network: UNet, seed: int) -> UNet:
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.1, generator=draws)
     return network
-
-
-@pytest.mark.parametrize(
-    ("widths", "attends", "blocks", "size"),
-    [((16, 32), (False, True), 2, 8), ((16, 32, 32), (True, False, True), 1, 12)],
-)
-def test_unet_equals_diffusers_weight_for_weight(
-    widths: tuple[int, ...], attends: tuple[bool, ...], blocks: int, size: int
-) -> None:
-    ours = noisy(
-        UNet(
-            3,
-            2,
-            width=16,
-            multipliers=tuple(w // 16 for w in widths),
-            blocks=blocks,
-            attention=tuple(i for i, a in enumerate(attends) if a),
-            classes=10,
-            head_width=8,
-        ),
-        0,
-    ).double()
-    theirs = UNet2DModel(
-        sample_size=size,
-        in_channels=3,
-        out_channels=2,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        block_out_channels=widths,
-        layers_per_block=blocks,
-        norm_num_groups=8,
-        attn_norm_num_groups=8,
-        attention_head_dim=8,
-        resnet_time_scale_shift="scale_shift",
-        num_class_embeds=11,
-    ).double()
-    theirs.load_state_dict(ours.state_dict())  # strict: the same names and shapes
-    draws = generator(1)
-    x = torch.randn(5, 3, size, size, generator=draws, dtype=torch.float64)
-    t, label = torch.tensor([0.0, 3.0, 500.0, 998.0, 999.0]), torch.tensor([0, 1, 9, 10, 10])
-    a, b = ours(x, t, label), theirs(x, t, label).sample
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # theirs computes the waves of t in float32, as ours does
-    a.square().sum().backward()
-    b.square().sum().backward()
-    other = dict(theirs.named_parameters())
-    for name, weight in ours.named_parameters():
-        torch.testing.assert_close(weight.grad, other[name].grad, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_untrained_output_is_zero_and_repeats_with_its_generator() -> None:
@@ -97,8 +53,85 @@ def test_odd_sizes_come_back_at_their_size() -> None:
         ({"width": 12}, "level 0 has 12 channels"),
         ({"attention": (2,)}, "levels 0 to 1"),
         ({"head_width": 48}, "level 1"),
+        ({"head_width": (32,)}, "one for each of 2 levels"),
+        ({"classes": 3, "label": "vector"}, "classes=3, label='vector'"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(arguments: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         UNet(1, 1, **{"width": 64, "multipliers": (1, 2), **arguments})
+
+
+def test_a_new_level_is_the_identity_before_it_is_trained() -> None:
+    """Residual blocks of equal channels and attentions start as x, so that depth costs nothing at first."""
+    draws = generator(0)
+    x, condition = torch.randn(2, 16, 4, 4, generator=draws), torch.randn(2, 8, generator=draws)
+    assert torch.equal(build(lambda: ResidualBlock(16, 16, 8, 4, 1e-5, "add"), draws)(x, condition), x)
+    assert torch.equal(build(lambda: PixelAttention(16, 2, 4, 1e-5), draws)(x, None), x)
+    prompt = Prompt(torch.randn(2, 3, 6, generator=draws))
+    assert torch.equal(build(lambda: PromptAttention(16, 2, 4, 6, 1), draws)(x, prompt), x)
+
+
+def test_pixels_become_tokens_and_a_picture_again_without_a_copy() -> None:
+    x = torch.arange(48.0).view(2, 3, 2, 4).contiguous(memory_format=torch.channels_last)
+    tokens = pixels(x)
+    assert torch.equal(tokens[:, 4 + 2], x[:, :, 1, 2])
+    again = picture(tokens, x)
+    assert torch.equal(again, x)
+    assert again.data_ptr() == tokens.data_ptr() == x.data_ptr()
+    assert again.stride() == x.stride()
+
+
+def test_padding_of_a_prompt_does_not_leak() -> None:
+    network = noisy(UNet(1, 1, 16, attention=(0, 1), context=6, layers=2), 0)
+    draws = generator(1)
+    x, context = torch.randn(2, 1, 8, 8, generator=draws), torch.randn(2, 5, 6, generator=draws)
+    t, mask = torch.tensor([3.0, 900.0]), padding(torch.tensor([2, 4]), 5)
+    spoiled = context.clone()
+    spoiled[0, 2:], spoiled[1, 4:] = 1e9, 1e9
+    out = network(x, t, None, context, mask)
+    assert torch.equal(out, network(x, t, None, spoiled, mask))
+    assert not torch.allclose(out, network(x, t, None, context), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("context", [None, 6])
+@pytest.mark.parametrize("tell", ["scale-shift", "add"])
+def test_pictures_stay_channels_last_through_the_whole_network(context: int | None, tell: str) -> None:
+    """Every part gets and gives channels_last, so that no convolution copies its input."""
+    network = noisy(UNet(3, 2, 16, (1, 2, 2), attention=(1, 2), context=context, tell=tell, corner=tell == "add"), 0)  # type: ignore[arg-type]
+    seen = []
+
+    def look(module: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> None:
+        seen.append(type(module))
+        for x in (arguments[0], out):
+            assert x.is_contiguous(memory_format=torch.channels_last), type(module)
+
+    kinds = (ResidualBlock, PixelAttention, PromptAttention, Resample, nn.Conv2d, nn.GroupNorm)
+    for module in network.modules():
+        if isinstance(module, kinds):
+            module.register_forward_hook(look)
+    x = torch.randn(2, 3, 12, 8, generator=generator(0))
+    network(x, torch.ones(2), None, None if context is None else torch.ones(2, 3, 6))
+    assert len(seen) > 50
+
+
+def test_a_level_or_a_vector_is_a_label_too() -> None:
+    x, t = torch.ones(2, 1, 8, 8), torch.tensor([1.0, 2.0])
+    levels = noisy(UNet(1, 1, 16, label="level"), 0)
+    assert not torch.allclose(levels(x, t, torch.tensor([0.0, 5.0])), levels(x, t, torch.tensor([0.0, 6.0])))
+    vectors = noisy(UNet(1, 1, 16, label="vector"), 0)
+    nothing = noisy(UNet(1, 1, 16), 0)
+    torch.testing.assert_close(vectors(x, t, torch.zeros(2, 64)), nothing(x, t))
+    for network in (levels, vectors):
+        with pytest.raises(ValueError, match="which has no null"):
+            network(x, t)
+
+
+def test_what_does_not_fit_is_refused_with_both_shapes() -> None:
+    network, t = UNet(1, 1, 16, context=6), torch.ones(2)
+    with pytest.raises(ShapeError, match=r"\[2, 3, 8, 8\], expected \[B, 1, H, W\]"):
+        network(torch.ones(2, 3, 8, 8), t)
+    with pytest.raises(ValueError, match="context of shape None, made for context=6"):
+        network(torch.ones(2, 1, 8, 8), t)
+    with pytest.raises(ShapeError, match=r"\[2, 3, 5\], expected \[B, S, 6\]"):
+        network(torch.ones(2, 1, 8, 8), t, None, torch.ones(2, 3, 5))

@@ -1,4 +1,4 @@
-"""`qx bench worlds`: the keys that it prints, what was not measured and why, and numbers that are what they say."""
+"""`qx bench`: the keys that it prints, what was not measured and why, and numbers that are what they say."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import peers, worlds
-from qx import main
-from qx.bench import _ratios, _words
+from benchmarks import attention, attention_memory, peers, worlds
+from benchmarks.attention import OURS, PEER, Result, Size
+from qx import bench_attention, main
+from qx.bench_worlds import _ratios, _words
 
 
 @pytest.fixture
@@ -86,3 +87,73 @@ def test_a_size_below_one_and_an_unknown_peer_are_wrong_requests(capsys: pytest.
     assert main.main(["bench", "worlds", "--sizes", "0"]) == 2
     assert "--sizes 0: expected at least 1" in capsys.readouterr().err
     assert main.main(["bench", "worlds", "--peers", "brax"]) == 2
+
+
+def test_what_to_compare_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in ([], ["--seconds", "1"]):
+        assert main.main(["bench", *args]) == 2
+        assert "worlds or attention" in capsys.readouterr().err
+    assert main.main(["bench", "atention"]) == 2
+    assert "did you mean 'attention'?" in capsys.readouterr().err
+
+
+TINY = {"vocabulary": 60, "width": 16, "depth": 2, "heads": 2, "groups": 1, "hidden": 24}
+SHORT = {"batch": 2, "length": 12, "prompt": 5, "new": 7}
+
+
+def test_attention_gives_ratios_of_medians_a_picture_and_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = {(OURS, "forward"): 2.0, (PEER, "forward"): 8.0}
+    monkeypatch.setattr(attention_memory, "peak", lambda size, way, job, *_: peaks.get((way, job), 1.0) * 2**20)
+    monkeypatch.setattr(attention, "fastest", lambda *_: 1e9)
+    sizes = [word for name, value in {**TINY, **SHORT}.items() for word in (f"--{name}", str(value))]
+    args = ["bench", "attention", *sizes, "--rows", "1", "3", "--seconds", "0.05", "--device", "cpu"]
+    assert main.main([*args, "--json", "--out", str(tmp_path / "run")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (tmp_path / "run" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    rate = {(row["job"], row["way"]): row["tokens_per_second"] for row in found["results"]}
+    took = {(row["job"], row["way"]): row["seconds"] for row in found["results"]}
+    assert rate["forward", OURS] * took["forward", OURS] == pytest.approx(2 * 12)
+    assert rate["generation x3", OURS] * took["generation x3", OURS] == pytest.approx(3 * 7)
+    assert found["training"] == pytest.approx(took["training", PEER] / took["training", OURS])
+    best = {r: min(took[f"generation x{r}", way] for way in (PEER, f"{PEER}, static cache")) for r in (1, 3)}
+    assert found["generation"] == pytest.approx(min(best[r] / took[f"generation x{r}", OURS] for r in (1, 3)))
+    assert found["memory_ratio"] == {"forward": 0.25, "training": 1.0, "generation": 1.0}
+    assert found["logits_apart"] < 1e-5
+
+
+def test_a_compiled_peer_is_shown_and_not_counted() -> None:
+    rows = [Result("forward", OURS, 30.0, 1.0), Result("forward", PEER, 20.0, 1.0)]
+    rows.append(Result("forward", f"{PEER}, compiled", 60.0, 1.0))
+    assert bench_attention._ratios(rows) == {"forward": 1.5}
+
+
+def test_models_that_do_not_answer_alike_are_not_timed() -> None:
+    size = Size(**TINY, **SHORT)
+    generator = torch.Generator().manual_seed(0)
+    model, other = attention.ours(size, generator), attention.peer(size)  # with weights of its own
+    tokens = attention.words(size, 2, 5, generator)
+    assert attention.difference(model, other, tokens) > 1e-3
+    assert attention.difference(model, attention.peer(size, model), tokens) < 1e-5
+    calls = attention.ways(model, other, "generation", tokens, 7, compiled=False)
+    with pytest.raises(ValueError, match="generation: transformers does not answer"):
+        list(attention.measure("generation", calls, 1, 0.0, "cpu"))
+    with pytest.raises(ValueError, match="training: transformers does not answer"):
+        list(attention.measure("training", {OURS: lambda: 1.0, PEER: lambda: 1.02}, 1, 0.0, "cpu"))
+
+
+def test_operations_are_two_for_every_weight_and_pair() -> None:
+    size = Size(**TINY, **SHORT)
+    block = 16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 24
+    pairs = 2 * 12 * 16  # scores and values of one query against 12 keys, all heads
+    assert attention.operations(size) == pytest.approx(2 * (2 * (block + pairs) + 60 * 16))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system tells no peak")
+def test_the_peak_of_a_process_is_its_largest_tensor_and_little_more() -> None:
+    """Logits of 4 x 256 positions over 32,000 words are 125 MiB; the model is tiny."""
+    size = Size(**{**TINY, "vocabulary": 32_000}, **{**SHORT, "batch": 4, "length": 256})
+    peak = attention_memory.peak(size, OURS, "forward", "cpu", "float32")
+    assert peak is not None
+    assert 125 < peak / 2**20 < 200

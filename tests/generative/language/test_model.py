@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from backbones import packed as packing
 from generative.language.generate import choose, complete, generate
 from generative.language.model import LanguageModel, ModelConfig
 from generative.language.sft import SFT, encode
@@ -82,6 +83,28 @@ def test_greedy_generation_with_a_cache_equals_recomputing_everything(positions:
             if token == 2:
                 break
             text.append(token)
+        assert row == text[len(prompt) :]
+
+
+@pytest.mark.parametrize("lengths", [(4, 4, 4), (6,), (5, 2)])
+def test_steps_by_a_packed_model_equal_recomputing_everything(
+    monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
+):
+    """Equal lengths take no mask, and one row another layout. What attention reads decides here."""
+    monkeypatch.setattr(packing, "LARGE", 1)
+    monkeypatch.setattr(packing, "TALL", 1)
+    model = make(spread=1.5)
+    with torch.no_grad():
+        for block in model.transformer.stack.layers:
+            block.attention.output.weight.mul_(40)
+            block.attention.key.weight.mul_(8)
+    prompts = [words(1, n, seed=i)[0].tolist() for i, n in enumerate(lengths)]
+    found = generate(model, prompts, limit=20, end=-1)
+    assert max(len(set(row)) for row in found) > 1
+    for prompt, row in zip(prompts, found, strict=True):
+        text = list(prompt)
+        for _ in range(20):
+            text.append(int(model.transformer.logits(model.transformer(torch.tensor([text])))[0, -1].argmax()))
         assert row == text[len(prompt) :]
 
 

@@ -1,0 +1,82 @@
+"""log p(target) of a softmax over a large vocabulary, without ever holding its logits.
+
+    log p(y | h) = w_y . h - log sum_v exp(w_v . h)
+    d/dh = w_y - sum_v p_v w_v,    d/dw_v = (1[v = y] - p_v) h
+
+The logits [N, V] of a batch are usually its largest tensor, and a loss holds them three times over: logits, their
+log-softmax, its gradient. Here a chunk of rows is multiplied, judged and forgotten, and multiplied again for the
+gradient: a third more work in this layer, done on chunks that stay in the processor's cache, so that it is faster all
+the same (docs/notebook.md). The idea is Wijmans et al. 2024, "Cut your losses", sec. 4, in plain tensors.
+
+Key: N positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from backbones.product import able, linear, multiply
+
+CHUNK = 2**22  # logits held at a time; 16 MiB in float32
+
+
+def log_probability(
+    hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], target: Int64[Tensor, "N"]
+) -> Float[Tensor, "N"]:
+    """log softmax(weight hidden)[target] in nats, in float32 or finer; differentiable once in both."""
+    if torch.is_autocast_enabled(hidden.device.type):  # as a linear layer would be under it
+        kind = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(kind), weight.to(kind)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _LogProbability.apply(hidden, weight, target)  # type: ignore[no-untyped-call]
+
+
+def _parts(positions: int, weight: Tensor) -> list[slice]:
+    """The chunks; one of no positions where there are none."""
+    rows = max(64, CHUNK // len(weight))  # with fewer the products slow down
+    return [slice(first, first + rows) for first in range(0, max(positions, 1), rows)]
+
+
+def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    logits = linear(hidden, weight)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class _LogProbability(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight, target)
+        judged = [
+            functional.cross_entropy(_logits(hidden[part], weight), target[part], reduction="none")
+            for part in _parts(len(hidden), weight)
+        ]
+        return -torch.cat(judged)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden, weight, target = ctx.saved_tensors
+        of_hidden, of_weight, _ = ctx.needs_input_grad
+        d_hidden = torch.empty_like(hidden) if of_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=gradient.dtype) if of_weight else None  # summed over chunks
+        for part in _parts(len(hidden), weight):
+            p = _logits(hidden[part], weight)
+            torch.softmax(p, dim=-1, out=p)
+            p.scatter_add_(1, target[part, None], p.new_full((len(p), 1), -1.0))  # p - 1[v = y]
+            scale = -gradient[part, None]  # [n, 1], on the small tensors rather than on p
+            p = p.to(hidden.dtype)
+            if d_hidden is not None:
+                d_hidden[part] = (multiply(p, weight.t()) if able(weight) else p @ weight) * scale
+            if d_weight is not None:
+                scaled = hidden[part] * scale
+                if p.dtype == d_weight.dtype:
+                    d_weight.addmm_(p.t(), scaled)
+                else:
+                    d_weight += p.t() @ scaled.to(hidden.dtype)
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None

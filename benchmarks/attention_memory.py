@@ -1,0 +1,76 @@
+"""Peak memory of one model doing one job, each in a process of its own: what it takes above an empty one.
+
+On the CPU that is the peak of the resident set, from when everything is imported; on CUDA what torch allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import attention
+from benchmarks.attention import DTYPES, OURS, Size
+
+
+def peak(size: Size, way: str, job: str, device: str, dtype: str) -> float | None:
+    """Bytes at the peak of two calls of a job, the model included; None where the system does not tell."""
+    asked = json.dumps({"size": asdict(size), "way": way, "job": job, "device": device, "dtype": dtype})
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.attention_memory", asked],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"memory of {way}, {job}: {(done.stderr.strip().splitlines() or ['it stopped'])[-1][:200]}")
+    found: float | None = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _work(asked: Mapping[str, Any]) -> float | None:
+    """In the child: make one model, do the job twice."""
+    size = Size(**{**asked["size"], "rows": tuple(asked["size"]["rows"])})
+    device, job = asked["device"], asked["job"]
+    generator = torch.Generator().manual_seed(0)
+    started = _began()
+    made = attention.ours(size, generator) if asked["way"] == OURS else attention.peer(size)
+    model = made.to(device=device, dtype=DTYPES[asked["dtype"]])
+    if job == "generation":
+        prompts = attention.words(size, max(size.rows), size.prompt, generator).to(device)
+        call = attention.generation(model, prompts, size.new)
+    else:
+        do = {"forward": attention.forward, "training": attention.training}[job]
+        call = do(model, attention.words(size, size.batch, size.length, generator).to(device))
+    call()
+    call()
+    if device == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return None if started is None else _status("VmHWM") - started
+
+
+def _began() -> float | None:
+    """The resident set now, its peak so far forgotten; None where there is no /proc to ask."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def _status(name: str) -> float:
+    """A size that the system keeps of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_work(json.loads(sys.argv[1]))))  # noqa: T201

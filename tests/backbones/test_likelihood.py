@@ -1,0 +1,92 @@
+"""log p without its logits: against the whole softmax in float64, in values and gradients, over many chunks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backbones import likelihood
+from backbones.likelihood import log_probability
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def judged(n: int, d: int, v: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    target = torch.randint(v, (n,), generator=torch.Generator().manual_seed(2))
+    return draw(n, d, dtype=dtype).requires_grad_(), draw(v, d, seed=1, dtype=dtype).requires_grad_(), target
+
+
+def whole(
+    hidden: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, upstream: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same with all logits at once, in float64, by autograd."""
+    h, w = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    value = (h @ w.T).log_softmax(-1)[torch.arange(len(h)), target]
+    value.backward(upstream.double())
+    assert h.grad is not None
+    assert w.grad is not None
+    return value.detach(), h.grad, w.grad
+
+
+@pytest.mark.parametrize(("n", "v"), [(7, 11), (64, 5), (65, 5), (200, 30)])
+@pytest.mark.parametrize("chunk", [1, 2**22])
+def test_it_equals_the_whole_softmax_and_its_gradients(monkeypatch: pytest.MonkeyPatch, n: int, v: int, chunk: int):
+    monkeypatch.setattr(likelihood, "CHUNK", chunk)  # the least chunk is of 64 rows: 1, 1, 2 and 4 of them
+    hidden, weight, target = judged(n, 6, v, torch.float64)
+    upstream = draw(n, seed=3)  # another for every position
+    value = log_probability(hidden, weight, target)
+    value.backward(upstream)
+    expected = whole(hidden, weight, target, upstream)
+    for found, truth in zip((value.detach(), hidden.grad, weight.grad), expected, strict=True):
+        torch.testing.assert_close(found, truth, rtol=0, atol=1e-11)
+
+
+def test_a_large_vocabulary_in_float32_goes_by_onednn_to_the_same_numbers():
+    hidden, weight, target = judged(150, 64, 4096, torch.float32)  # 2^18 weights
+    with torch.no_grad():
+        weight.div_(8)
+    upstream = draw(150, seed=3, dtype=torch.float32)
+    value = log_probability(hidden, weight, target)
+    value.backward(upstream)
+    expected = whole(hidden, weight, target, upstream)
+    for found, truth in zip((value.detach(), hidden.grad, weight.grad), expected, strict=True):
+        torch.testing.assert_close(found.double(), truth, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_judged_in_float32_and_its_gradients_are_bfloat16():
+    hidden, weight, target = judged(130, 16, 50, torch.bfloat16)
+    upstream = draw(130, seed=3, dtype=torch.float32)
+    value = log_probability(hidden, weight, target)
+    assert value.dtype == torch.float32
+    value.backward(upstream)
+    expected = whole(hidden, weight, target, upstream)
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.bfloat16)
+    for found, truth in zip((value.detach(), hidden.grad, weight.grad), expected, strict=True):
+        assert (found.double() - truth).norm() < 0.02 * truth.norm()
+
+
+def test_only_what_is_asked_for_gets_a_gradient_and_no_position_is_no_error():
+    hidden, weight, target = judged(9, 6, 11, torch.float64)
+    log_probability(hidden, weight.detach(), target).sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+    none = log_probability(hidden[:0], weight, target[:0])
+    assert none.shape == (0,)
+    none.sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+def test_under_autocast_it_multiplies_in_the_lower_type_as_a_linear_layer_does():
+    hidden, weight, target = judged(20, 6, 11, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = log_probability(hidden, weight, target)
+        logits = torch.nn.functional.linear(hidden, weight).float()
+    assert torch.equal(value, logits.log_softmax(-1)[torch.arange(20), target])
+    value.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.float32

@@ -1,0 +1,103 @@
+"""`qx reproduce`: its keys, its exit codes, and that a claim which does not hold is reported and no failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.claim import Claim, DataError, Finding, Setting
+from lab import plots
+from qx import main
+from qx import reproduce as module
+
+CLAIM = Claim("Ten is more than nine.", "Somebody 1999, sec. 1", {"ten": "> 9", "nine": 9.0})
+KEYS = {"name", "claim", "source", "stated", "found", "holds", "verdict", "seconds", "run"}
+
+
+def run(setting: Setting) -> Finding:
+    figure, (ax,) = plots.figure()
+    plots.curve(ax, [0, 1], [9, 10])
+    setting.report(0.5, "half")
+    draw = torch.rand((), generator=torch.Generator().manual_seed(setting.seed))
+    found = {"ten": 10.0 + float(draw), "nine": 9.0}
+    return Finding(found, setting.data is None, "because [it] does", figure, ["a", "b"], [["1", "x"]])
+
+
+def needy(setting: Setting) -> Finding:
+    raise DataError("needy: give the folder with --data")
+
+
+def lacking(setting: Setting) -> Finding:
+    raise ModuleNotFoundError("no", name="statsmodels")
+
+
+@pytest.fixture(autouse=True)
+def _catalog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = {"tenth": (CLAIM, run), "needy": (CLAIM, needy)}
+    monkeypatch.setattr(module, "EXPERIMENTS", made)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_one_claim_gives_numbers_a_picture_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["reproduce", "tenth", "--seed", "3", "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert set(found) >= KEYS
+    assert found["claim"] == CLAIM.claim
+    assert found["stated"] == {"ten": "> 9", "nine": 9.0}
+    assert found["found"]["ten"] == 10 + float(torch.rand((), generator=torch.Generator().manual_seed(3)))
+    assert found["holds"] is True
+    assert found["run"] == "runs/reproduce-tenth-1"
+    folder = tmp_path / found["run"]
+    assert json.loads((folder / "result.json").read_text()) == found
+    assert (folder / "report.png").read_bytes()[:4] == b"\x89PNG"
+    for words in (CLAIM.claim, CLAIM.source, "stated", "> 9", "because [it] does", str(found["run"])):
+        assert words in said
+
+
+def test_a_claim_that_does_not_hold_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--data", str(tmp_path), "--out", str(tmp_path / "here"), "--device", "cpu"]
+    assert main.main(["reproduce", "tenth", *args, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "does not hold" in said
+    assert json.loads(said.splitlines()[-1])["holds"] is False
+    assert (tmp_path / "here" / "report.png").exists()
+
+
+def test_the_list_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["reproduce", "--list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == [{"name": n, "claim": CLAIM.claim, "source": CLAIM.source} for n in ("needy", "tenth")]
+
+
+def test_all_runs_what_needs_no_data_and_says_what_it_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["reproduce", "all", "--json", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert [result["name"] for result in json.loads(said.splitlines()[-1])] == ["tenth"]
+    assert "needy: not run (needy: give the folder with --data)" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["tent"], "unknown claim 'tent'; did you mean 'tenth'?"),
+        ([], "expected a claim next"),
+        (["needy"], "needy: give the folder with --data"),
+        (["tenth", "--data", "nowhere"], "--data nowhere: no such file or folder"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(
+    args: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["reproduce", *args]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(module, "EXPERIMENTS", {"lacking": (CLAIM, lacking)})
+    assert main.main(["reproduce", "lacking"]) == 1
+    assert "lacking needs statsmodels: pip install 'quincunx[reproduce]'" in capsys.readouterr().err
