@@ -64,8 +64,8 @@ class TileCoding(nn.Module):
 
     Each tiling is a grid of tiles of width 1/m. Tiling i is shifted against the first by i (1, 3, 5, ..., 2k-1) times
     1/m/tilings, modulo 1/m: odd displacements leave no diagonal along which generalisation is lopsided (Sutton & Barto,
-    sec. 9.5.4, after Miller & Glanz 1996). A shifted grid needs one more tile a side, so there are (m + 1)^k a tiling. They
-    are few enough for a table: nothing is hashed. A number outside of [0, 1] is taken for the nearer end.
+    sec. 9.5.4, after Miller & Glanz 1996). A shifted grid needs one more tile a side, so there are (m + 1)^k a tiling.
+    They are few enough for a table: nothing is hashed. A number outside of [0, 1] is taken for the nearer end.
 
     Args:
         inputs: k.
