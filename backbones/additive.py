@@ -57,7 +57,7 @@ class AdditiveAttention(nn.Module):
         """What the queries see of the values, and the weights with which they look at the keys (rows sum to 1).
 
         Raises:
-            ShapeError: where q or k has another width than the network was made for.
+            ShapeError: where q or k has another width than the network was made for, or the batches differ.
             ValueError: for a mask that differs from head to head.
         """
         return self.look(q, self.read(k), v, mask)
@@ -78,6 +78,8 @@ class AdditiveAttention(nn.Module):
         """`forward` for keys that `read` has projected."""
         if q.shape[-1] != self.query.in_features:
             raise wrong("AdditiveAttention: q", q, f"[B, T, {self.query.in_features}]")
+        if not len(q) == len(keys) == len(v):
+            raise wrong("AdditiveAttention: q", q, f"[{len(keys)}, T, q], a row for each of keys and values")
         score = self.score(torch.tanh(self.query(q)[:, :, None] + keys[:, None]))[..., 0]  # [B, T, S]
         weights = weigh(score, mask.single("additive attention", q.shape[1], keys.shape[1], q.device))
         return weights @ v, weights

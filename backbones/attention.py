@@ -53,7 +53,11 @@ class Cache:
     def write(
         self, positions: Int64[Tensor, "b T"], k: Float[Tensor, "B G T d"], v: Float[Tensor, "B G T d"]
     ) -> tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]]:
-        """Store k and v in slots `positions`, and return all slots; positions [1, T] are those of every row."""
+        """Store k and v in slots `positions`, and return all slots; positions [1, T] are those of every row.
+
+        What is stored has the cache's type, also under autocast, where k and v come in a lower one.
+        """
+        k, v = k.to(self.keys.dtype), v.to(self.values.dtype)
         if len(positions) == 1:
             return self.keys.index_copy_(2, positions[0], k), self.values.index_copy_(2, positions[0], v)
         row = torch.arange(len(positions), device=positions.device)[:, None]
@@ -102,9 +106,15 @@ class Attention(nn.Module):
         """Attend from x to x, or with a `cache` to all it holds after x was stored at `positions`.
 
         `turn` is what `rotate` turns x's positions by; `bias` is added to the logits.
+
+        Raises:
+            ShapeError: for another rank or width.
+            ValueError: for a cache without the positions to store at.
         """
-        if x.shape[-1] != self.width:
+        if x.ndim != 3 or x.shape[-1] != self.width:
             raise wrong("Attention: x", x, f"[B, T, {self.width}]")
+        if cache is not None and positions is None:
+            raise ValueError("Attention: a cache but no positions; expected the slots to store x in, [B, T]")
         q, (k, v) = self._split(self.query(x), self.heads), self.read(x)
         if turn is not None:
             q, k = rotate(q, *turn), rotate(k, *turn)
@@ -113,8 +123,8 @@ class Attention(nn.Module):
         return self._join(attend(q, k, v, mask, bias))
 
     def read(self, context: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]]:
-        """Keys and values of a context: computed once, looked at by many queries."""
-        if context.shape[-1] != self.key.in_features:
+        """Keys and values of a context: computed once, looked at by many queries. Raises ShapeError."""
+        if context.ndim != 3 or context.shape[-1] != self.key.in_features:
             raise wrong("Attention: context", context, f"[B, S, {self.key.in_features}]")
         return self._split(self.key(context), self.groups), self._split(self.value(context), self.groups)
 
@@ -124,9 +134,9 @@ class Attention(nn.Module):
         memory: tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]],
         mask: Mask = FULL,
     ) -> Float[Tensor, "B T D"]:
-        """Attend from x to what `read` made of a context."""
-        if x.shape[-1] != self.width:
-            raise wrong("Attention: x", x, f"[B, T, {self.width}]")
+        """Attend from x to what `read` made of a context of as many rows. Raises ShapeError."""
+        if x.ndim != 3 or x.shape[-1] != self.width or len(x) != len(memory[0]):
+            raise wrong("Attention: x", x, f"[{len(memory[0])}, T, {self.width}], a row for each of the context")
         return self._join(attend(self._split(self.query(x), self.heads), *memory, mask))
 
     def _split(self, x: Float[Tensor, "B T HD"], heads: int) -> Float[Tensor, "B H T d"]:

@@ -67,8 +67,13 @@ class CNN(nn.Module):
         self.head = MLP(channels * height * width, hidden, outputs)
 
     def forward(self, x: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B o"]:
-        """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1]; floats are taken as they are."""
-        return self.head(self.convolutions(_scaled("CNN", x, self.shape)))
+        """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1], bools are 0 and 1.
+
+        Raises:
+            ShapeError: for pictures of another shape than it was made for.
+            ValueError: for numbers of another type.
+        """
+        return self.head(self.convolutions(_scaled("CNN", x, self.shape, self.head.output.weight.dtype)))
 
 
 class Residual(nn.Module):
@@ -106,8 +111,13 @@ class Impala(nn.Module):
         self.head = MLP(channels * height * width, hidden, outputs)
 
     def forward(self, x: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B o"]:
-        """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1]; floats are taken as they are."""
-        return self.head(self.sections(_scaled("Impala", x, self.shape)))
+        """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1], bools are 0 and 1.
+
+        Raises:
+            ShapeError: for pictures of another shape than it was made for.
+            ValueError: for numbers of another type.
+        """
+        return self.head(self.sections(_scaled("Impala", x, self.shape, self.head.output.weight.dtype)))
 
 
 def atari(shape: Sequence[int], outputs: int) -> CNN:
@@ -125,8 +135,12 @@ def impala(shape: Sequence[int], outputs: int) -> Impala:
     return Impala(shape, [16, 32, 32], [256], outputs)
 
 
-def _scaled(what: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """`x` as floats, once it has been seen to hold pictures of `shape`. Raises ShapeError."""
+def _scaled(what: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """`x` as floats, of type `dtype` where it was none, once it has been seen to hold pictures of `shape`."""
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         raise wrong(f"{what}: x", x, f"[B, {', '.join(map(str, shape))}]")
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+    if x.is_floating_point():
+        return x
+    if x.dtype not in (torch.uint8, torch.bool):
+        raise ValueError(f"{what}: x holds {x.dtype}; expected floats, bytes (torch.uint8) or bools")
+    return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)

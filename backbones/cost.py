@@ -63,7 +63,13 @@ def _lstm(x: torch.Size, w: torch.Size, u: torch.Size, *_: Any, **__: Any) -> in
     return 2 * x[0] * x[1] * (w.numel() + u.numel())
 
 
+def _linear(x: torch.Size, w: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * w[0]
+
+
 UNKNOWN = {  # kernels of the CPU, which only a pass with numbers meets, and torch's counter does not know
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten.mkldnn_rnn_layer: _lstm,
 }
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # not in every build of torch
+    UNKNOWN[torch.ops.mkldnn._linear_pointwise] = _linear

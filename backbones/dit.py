@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from backbones import feed_forward as networks
 from backbones.attention import Attention
-from backbones.embeddings import ClassEmbedding, TimestepMLP, timestep_waves
+from backbones.embeddings import ClassEmbedding, TimestepMLP, entrance, timestep_waves
 from backbones.feed_forward import FeedForwardName
 from backbones.masks import FULL, Mask
 from backbones.stack import NORMS, Block, Change, Modulation, Stack
@@ -170,17 +170,17 @@ class DiT(nn.Module):
         Args:
             x: noisy pictures.
             t: timesteps.
-            label: in 0 ... classes.
+            label: in 0 ... classes; only for a network made with `classes`.
             context: what the blocks attend to; needed by a network made with `context`, and only by it.
             mask: which positions of the context are seen (`masks.padding`).
 
         Raises:
-            ShapeError: for pictures or a context of another shape than it was made for.
-            ValueError: for a context too few or too many.
+            ShapeError: for pictures or a context of another shape than it was made for, or anything that is not one
+                for each picture.
+            ValueError: for a context that is missing; for a label, a context or a mask that nobody reads.
         """
-        if (context is None) != (self.context is None):
-            made, given = self.context, None if context is None else list(context.shape)
-            raise ValueError(f"DiT: a context of shape {given}, made for context={made}: expected both or neither")
+        told = None if self.classes is None else ()
+        entrance("DiT", x, t, label, context, mask, told=told, features=self.context)
         condition = torch.cat([embed(t, label) for embed in self.conditions], dim=1)  # [B, W], or [B, depth W]
         places = self.patches.places(x.device)[None]
         memory = None if context is None else self.stack.remember(context)

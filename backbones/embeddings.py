@@ -8,11 +8,15 @@ that stands for "not told" and makes classifier-free guidance possible (Ho & Sal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+
+from backbones.masks import Mask
+from backbones.shape import wrong
 
 
 def timestep_waves(
@@ -57,3 +61,46 @@ class ClassEmbedding(nn.Embedding):
 
     def forward(self, label: Int64[Tensor, "B"]) -> Float[Tensor, "B E"]:
         return super().forward(label)
+
+
+def entrance(
+    what: str,
+    x: Tensor,
+    t: Tensor,
+    label: Tensor | None,
+    context: Tensor | None,
+    mask: Mask,
+    *,
+    told: Sequence[int] | None,
+    features: int | None,
+) -> None:
+    """Refuse what a denoiser is told where it would broadcast over the batch, or be passed over in silence.
+
+    Args:
+        what: the network, as its errors name it.
+        x: noisy pictures, [B, ...].
+        t: timesteps.
+        label: what the network is told of each picture, if anything.
+        context: what it attends to, if anything.
+        mask: of the context.
+        told: the shape of one label; None where the network was made for none.
+        features: of one token of the context; None where the network was made for none.
+
+    Raises:
+        ShapeError: for timesteps, labels or a context that are not one for each picture.
+        ValueError: for a label, a context or a mask that nobody reads, or a context that is missing.
+    """
+    batch = len(x)
+    if t.shape != (batch,):
+        raise wrong(f"{what}: t", t, f"[{batch}]")
+    if label is not None and told is None:
+        raise ValueError(f"{what}: a label of shape {list(label.shape)}, made with classes=None: expected none")
+    if label is not None and told is not None and label.shape != (batch, *told):
+        raise wrong(f"{what}: label", label, f"[{', '.join(map(str, (batch, *told)))}]")
+    if (context is None) != (features is None):
+        given = None if context is None else list(context.shape)
+        raise ValueError(f"{what}: a context of shape {given}, made for context={features}: expected both or neither")
+    if context is None and (mask.causal or mask.allowed is not None):
+        raise ValueError(f"{what}: a mask without a context: expected none")
+    if context is not None and (context.ndim != 3 or len(context) != batch or context.shape[2] != features):
+        raise wrong(f"{what}: context", context, f"[{batch}, S, {features}]")

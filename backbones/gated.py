@@ -11,9 +11,10 @@ Source: Hua, Dai, Liu & Le 2022, "Transformer Quality in Linear Time", secs. 2 a
 (appendix), queries and keys are turned by rotary positions, and b_ts = (R_t a) . (R_s c) by two learned vectors, so
 that it depends on t - s alone.
 
-Two departures. Their code divides q . k by the length of the batch; here weights are divided by n_t, the number of
-keys that t may see (n'_t: in the linear sum), so that neither padding nor what is still to come changes an output.
-And scales begin at 1, not near 0, so that a layer attends from its first step; offsets and b's vectors begin as theirs.
+Three departures. Their code divides q . k by the length of the batch; here weights are divided by n_t, the number of
+keys that t may see (n'_t: in the linear sum), so that neither padding nor what is still to come changes an output. And
+q . k is divided by sqrt(s), as in all our attention. And scales begin at 1, not near 0, so that a layer attends from
+its first step; offsets and b's vectors begin as theirs.
 
 Key: B batch, T positions, D width, e width of u and v, s width of z, N chunks of C positions.
 """
@@ -21,13 +22,15 @@ Key: B batch, T positions, D width, e width of u and v, s width of z, N chunks o
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.attention import Cache
 from backbones.feed_forward import relu2
 from backbones.masks import FULL, Mask
-from backbones.positions import Rotary, rotate
+from backbones.mixer import refuse
+from backbones.positions import Rotary, Turn, rotate
 from backbones.shape import wrong
 
 
@@ -77,7 +80,8 @@ class Gate(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """The unit with all pairs of positions: cost T^2. It stands for an attention layer and half a feed-forward network.
+    """The unit with all pairs of positions: cost T^2. Two units (some 6 D^2 weights each) stand for an attention layer
+    (4 D^2) and a feed-forward network (8 D^2).
 
     Args:
         width: D.
@@ -87,10 +91,25 @@ class GatedAttention(nn.Module):
 
     def __init__(self, width: int, hidden: int | None = None, shared: int = 128) -> None:
         super().__init__()
+        self.width = width
         self.gate = Gate(width, hidden or 2 * width, shared, looks=2)
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Mask = FULL) -> Float[Tensor, "B T D"]:
-        """o. Raises ShapeError for another width, ValueError for a mask that differs by head: there is one."""
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
+        cache: Cache | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """o; `positions`, as all that `stack.Block` hands on, may be given: the unit writes its own, place by place.
+
+        Raises:
+            ShapeError: for another width, or a mask of other queries or keys.
+            ValueError: for a mask that differs by head, since there is one; for a turn, a bias or a cache.
+        """
+        refuse("gated attention", turn=turn, bias=bias, cache=cache)
         u, v, looks = self.gate(x)
         length = x.shape[1]
         seen = mask.single("gated attention", length, length, x.device)
@@ -115,14 +134,28 @@ class MixedChunkAttention(nn.Module):
         super().__init__()
         if chunk < 1:
             raise ValueError(f"chunk {chunk}: expected 1 or more")
-        self.chunk = chunk
+        self.width, self.chunk = width, chunk
         self.gate = Gate(width, hidden or 2 * width, shared, looks=4)
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Mask = FULL) -> Float[Tensor, "B T D"]:
-        """o. Raises ShapeError for another width, ValueError for a mask other than causal, padding or both."""
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
+        cache: Cache | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """o; `positions`, as all that `stack.Block` hands on, may be given: the unit writes its own, place by place.
+
+        Raises:
+            ShapeError: for another width, or a mask of other keys.
+            ValueError: for a mask other than causal, padding or both; for a turn, a bias or a cache.
+        """
+        refuse("mixed-chunk attention", turn=turn, bias=bias, cache=cache)
         u, v, looks = self.gate(x)
         length, size = x.shape[1], min(self.chunk, x.shape[1])
-        known = mask.keys("mixed-chunk attention")
+        known = mask.keys("mixed-chunk attention", *x.shape[:2])
         known = torch.ones(1, length, dtype=torch.bool, device=x.device) if known is None else known
         return self.gate.down(u * mixed(looks, v, self.gate.distances(size), known, causal=mask.causal))
 

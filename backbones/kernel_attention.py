@@ -65,11 +65,13 @@ def nadaraya_watson(
         mask: which points a query may use.
 
     Raises:
-        ShapeError: where keys and queries differ in width.
+        ShapeError: where keys and queries differ in width, or the batches differ.
         ValueError: for a kernel that does not exist, a bandwidth not above 0, or a mask that differs by head.
     """
     if q.shape[-1] != k.shape[-1]:
         raise wrong("nadaraya_watson: k", k, f"[B, S, {q.shape[-1]}], as wide as q")
+    if not len(q) == len(k) == len(v):
+        raise wrong("nadaraya_watson: k", k, f"[{len(q)}, S, {q.shape[-1]}], a row for each of queries and values")
     if kernel not in KERNELS:
         raise ValueError(f"kernel {kernel!r}: expected one of {', '.join(KERNELS)}")
     if bandwidth <= 0:

@@ -5,8 +5,11 @@
 
 The logits [N, V] of a batch are usually its largest tensor, and a loss holds them three times over: logits, their
 log-softmax, its gradient. Here a chunk of rows is multiplied, judged and forgotten, and multiplied again for the
-gradient: a third more work in this layer, done on chunks that stay in the processor's cache, so that it is faster all
-the same (docs/notebook.md). The idea is Wijmans et al. 2024, "Cut your losses", sec. 4, in plain tensors.
+gradient: a third more work in this layer. The idea is Wijmans et al. 2024, "Cut your losses", sec. 4, in plain tensors.
+
+How large a chunk is depends on who multiplies. oneDNN (float32 on the CPU) works on chunks that stay in the processor's
+cache, and is faster all the same (docs/notebook.md). Elsewhere small chunks only cost, so they are as large as memory
+is likely to bear. Logits that fit into one chunk are left to torch's own cross-entropy, and nothing is done twice.
 
 Key: N positions, D width, V vocabulary.
 """
@@ -23,23 +26,26 @@ from torch.nn import functional
 
 from backbones.product import able, linear, multiply
 
-CHUNK = 2**22  # logits held at a time; 16 MiB in float32
+CHUNK = 2**22  # logits held at a time where oneDNN multiplies; 16 MiB in float32
+WIDE = 2**26  # elsewhere; 256 MiB in float32
 
 
 def log_probability(
     hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], target: Int64[Tensor, "N"]
 ) -> Float[Tensor, "N"]:
-    """log softmax(weight hidden)[target] in nats, in float32 or finer; differentiable once in both."""
+    """log softmax(weight hidden)[target] in nats, in float32 or finer; differentiable in both (once, where chunked)."""
     if torch.is_autocast_enabled(hidden.device.type):  # as a linear layer would be under it
         kind = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(kind), weight.to(kind)
     with torch.autocast(hidden.device.type, enabled=False):
+        if len(_parts(len(hidden), weight)) == 1:
+            return _judged(hidden, weight, target)
         return _LogProbability.apply(hidden, weight, target)  # type: ignore[no-untyped-call]
 
 
 def _parts(positions: int, weight: Tensor) -> list[slice]:
     """The chunks; one of no positions where there are none."""
-    rows = max(64, CHUNK // len(weight))  # with fewer the products slow down
+    rows = max(64, (CHUNK if able(weight) else WIDE) // len(weight))  # with fewer the products slow down
     return [slice(first, first + rows) for first in range(0, max(positions, 1), rows)]
 
 
@@ -48,15 +54,16 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def _judged(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return -functional.cross_entropy(_logits(hidden, weight), target, reduction="none")
+
+
 class _LogProbability(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        ctx.parts = _parts(len(hidden), weight)
         ctx.save_for_backward(hidden, weight, target)
-        judged = [
-            functional.cross_entropy(_logits(hidden[part], weight), target[part], reduction="none")
-            for part in _parts(len(hidden), weight)
-        ]
-        return -torch.cat(judged)
+        return torch.cat([_judged(hidden[part], weight, target[part]) for part in ctx.parts])
 
     @staticmethod
     @once_differentiable
@@ -65,7 +72,7 @@ class _LogProbability(torch.autograd.Function):
         of_hidden, of_weight, _ = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden) if of_hidden else None
         d_weight = torch.zeros_like(weight, dtype=gradient.dtype) if of_weight else None  # summed over chunks
-        for part in _parts(len(hidden), weight):
+        for part in ctx.parts:
             p = _logits(hidden[part], weight)
             torch.softmax(p, dim=-1, out=p)
             p.scatter_add_(1, target[part, None], p.new_full((len(p), 1), -1.0))  # p - 1[v = y]

@@ -23,11 +23,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.attention import Cache
 from backbones.masks import FULL, Mask
+from backbones.mixer import refuse
+from backbones.positions import Turn
 from backbones.shape import wrong
 
 Seen = Bool[Tensor, "b T"] | None
@@ -189,24 +192,39 @@ class LinearAttention(nn.Module):
         self.value = nn.Linear(width, width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Mask = FULL) -> Float[Tensor, "B T D"]:
-        """Attend from x to x.
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
+        cache: Cache | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Attend from x to x; `positions`, as all that `stack.Block` hands on, may be given, and are not looked at.
 
         Raises:
-            ShapeError: for another width.
-            ValueError: for a mask that tells queries or heads apart, other than by `causal`.
+            ShapeError: for another width, or a mask of other keys.
+            ValueError: for a mask that tells queries or heads apart, other than by `causal`; for a turn (what is
+                turned is positive no more, and a denominator could be 0), a bias or a cache (see `step`).
         """
+        refuse("linear attention", turn=turn, bias=bias, cache=cache)
         if x.ndim != 3 or x.shape[-1] != self.width:
             raise wrong("LinearAttention: x", x, f"[B, T, {self.width}]")
         q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self._projections)
-        kind, seen = KINDS[self.kind], mask.keys("linear attention")
+        kind, seen = KINDS[self.kind], mask.keys("linear attention", *x.shape[:2])
         out = (kind.causal if mask.causal else kind.full)(q, k, v, seen)  # [B, H, T, d]
         return self.output(out.transpose(1, 2).flatten(-2))
 
     def start(self, batch: int) -> State:
-        """What `step` remembers before the first position: [B, H, d, d + 1], and for "softmax" also [B, H, d]."""
-        width = self.width // self.heads
-        total = self.key.weight.new_zeros(batch, self.heads, width, width + 1)
+        """What `step` remembers before the first position: [B, H, d, d + 1], and for "softmax" also [B, H, d].
+
+        It is float32 or finer, whatever the weights are: a sum in bfloat16 stands still once it is 256 times as large
+        as what is added.
+        """
+        width, weight = self.width // self.heads, self.key.weight
+        kind = torch.promote_types(weight.dtype, torch.float32)
+        total = weight.new_zeros(batch, self.heads, width, width + 1, dtype=kind)
         if self.kind == "elu":
             return (total,)
         return total, total.new_full((batch, self.heads, width), torch.finfo(total.dtype).min)
@@ -216,8 +234,9 @@ class LinearAttention(nn.Module):
         if x.ndim != 2 or x.shape[-1] != self.width:
             raise wrong("LinearAttention: x of one step", x, f"[B, {self.width}]")
         q, k, v = (layer(x).unflatten(-1, (self.heads, -1)) for layer in self._projections)
-        out, state = KINDS[self.kind].step(q, k, v, state)
-        return self.output(out.flatten(-2)), state
+        total = state[0]
+        out, state = KINDS[self.kind].step(q.to(total.dtype), k.to(total.dtype), v.to(total.dtype), state)
+        return self.output(out.flatten(-2).to(q.dtype)), state
 
     @property
     def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from backbones.shape import wrong
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -47,16 +49,24 @@ class Mask:
         return triangle if self.allowed is None else self.allowed & triangle
 
     def single(self, kind: str, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "b t s"] | None:
-        """`matrix` for attention that has no heads. Raises ValueError where the mask differs from head to head."""
+        """`matrix` for attention that has no heads.
+
+        Raises:
+            ShapeError: where `allowed` is for other queries or keys.
+            ValueError: where it differs from head to head.
+        """
+        if self.allowed is not None and (self.allowed.shape[2] not in (1, queries) or self.allowed.shape[3] != keys):
+            raise wrong(f"{kind}: mask", self.allowed, f"[b, 1, {queries} or 1, {keys}]")
         seen = self.matrix(queries, keys, device)
         if seen is not None and seen.shape[1] != 1:
             raise ValueError(f"{kind}: mask of shape {list(seen.shape)} differs by head, expected [b, 1, T, S]")
         return None if seen is None else seen[:, 0]
 
-    def keys(self, kind: str) -> Bool[Tensor, "b s"] | None:
+    def keys(self, kind: str, batch: int, keys: int) -> Bool[Tensor, "b s"] | None:
         """Which keys are seen at all, for attention that never looks at pairs of positions (of linear cost).
 
         Raises:
+            ShapeError: where `allowed` is not of [batch or 1, 1, 1, keys].
             ValueError: where `allowed` tells queries or heads apart (windows, blocks, prefixes): no such sum over
                 keys can honour it.
         """
@@ -67,6 +77,8 @@ class Mask:
             raise ValueError(
                 f"{kind}: mask of shape {shape} tells queries or heads apart, expected padding [b, 1, 1, S]"
             )
+        if self.allowed.shape[3] != keys or self.allowed.shape[0] not in (1, batch):
+            raise wrong(f"{kind}: mask", self.allowed, f"[{batch} or 1, 1, 1, {keys}]")
         return self.allowed[:, 0, 0]
 
 

@@ -138,7 +138,6 @@ class ResidualMLP(nn.Module):
 
 def _flat(x: Tensor, batch: int, inputs: int) -> Tensor:
     """[(R,) B, inputs]: all that follows the `batch` first dimensions in one; ShapeError where that is not `inputs`."""
-    flat = x.flatten(batch)
-    if flat.shape[-1] != inputs:
+    if x.ndim <= batch or x.shape[batch:].numel() != inputs:
         raise wrong("MLP: x", x, f"[{'R, ' * (batch - 1)}B, ...] with {inputs} numbers a sample")
-    return flat
+    return x.flatten(batch)

@@ -21,18 +21,20 @@ Key: N tokens, D width, E experts, k of them active. A load is a number of token
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from backbones.shape import wrong
 
 AffinityName = Literal["sigmoid", "softmax"]
-AFFINITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,  # DeepSeek-V3, eq. 15
-    "softmax": lambda logits: logits.softmax(dim=-1),  # Mixtral
+AFFINITIES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    # the affinity, and its logarithm up to a constant of the token
+    "sigmoid": (torch.sigmoid, functional.logsigmoid),  # DeepSeek-V3, eq. 15
+    "softmax": (lambda logits: logits.softmax(dim=-1), lambda logits: logits),  # Mixtral
 }
 
 
@@ -72,7 +74,7 @@ class MoE(nn.Module):
         if affinity not in AFFINITIES:
             raise ValueError(f"affinity {affinity!r}: expected one of {', '.join(AFFINITIES)}")
         self.width, self.active = width, active
-        self.affinity = AFFINITIES[affinity]
+        self.affinity, self.logarithm = AFFINITIES[affinity]
         self.router = nn.Linear(width, experts, bias=False)
         self.experts = nn.ModuleList([make() for _ in range(experts)])
         self.shared = nn.ModuleList([make() for _ in range(shared)])
@@ -80,21 +82,25 @@ class MoE(nn.Module):
         self.register_buffer("load", torch.zeros(experts, dtype=torch.int64))  # in training, since the last balance
 
     def route(self, x: Float[Tensor, "N D"]) -> tuple[Int64[Tensor, "N k"], Float[Tensor, "N k"]]:
-        """The experts of each token, and the gates of their outputs, which add up to 1."""
-        score = self.affinity(self.router(x))  # [N, E], in [0, 1]
-        chosen = (score.detach() + self.bias).topk(self.active, dim=-1).indices
-        gate = score.gather(1, chosen)
-        return chosen, gate / gate.sum(dim=-1, keepdim=True)
+        """The experts of each token, and the gates of their outputs, which add up to 1.
+
+        Gates are the softmax of the logarithms of the affinities chosen: s_i / sum_j s_j, also where all s are so small
+        that they round to 0.
+        """
+        logits = self.router(x)  # [N, E]
+        score = self.affinity(logits.detach().to(torch.promote_types(logits.dtype, torch.float32)))  # in [0, 1]
+        chosen = (score + self.bias).topk(self.active, dim=-1).indices
+        return chosen, self.logarithm(logits).gather(1, chosen).softmax(dim=-1)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Each position by itself. In training, the load of each expert is counted."""
+        """Each position by itself. The load of each expert is counted in training, where gradients are recorded."""
         if x.shape[-1] != self.width:
             raise wrong("MoE: x", x, f"[..., {self.width}]")
         tokens = x.reshape(-1, self.width)  # [N, D]
         chosen, gate = self.route(tokens)
         order = chosen.flatten().argsort(stable=True)  # [N k]: slots (token, choice), those of one expert together
         load = torch.bincount(chosen.flatten(), minlength=len(self.experts))
-        if self.training:
+        if self.training and torch.is_grad_enabled():  # what a model in training writes meanwhile is no load
             self.load += load
         parts = torch.split(tokens[order // self.active], load.tolist())
         done = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])  # [N k, D]
@@ -102,6 +108,14 @@ class MoE(nn.Module):
         for expert in self.shared:
             y = y + expert(tokens)
         return y.view_as(x)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> MoE:
+        """The bias moves along, but stays float32 or finer: in bfloat16 steps of 1e-3 are lost from 0.5 on."""
+        before = self.bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if self.bias.dtype.itemsize < 4 <= before.dtype.itemsize:
+            self.bias = before.to(self.bias.device)
+        return self
 
     @torch.no_grad()
     def balance(self, rate: float) -> Int64[Tensor, "E"]:

@@ -1,23 +1,30 @@
-"""The same Transformer, its large weights laid out for many products of few rows: what generation is made of.
+"""The same Transformer, its weights laid out for many products of few rows: what generation is made of.
 
-A step of generation multiplies every weight by one row for each text. For one row MKL reads a tall matrix fastest when
-it is transposed: 25 GB/s against 7 for a vocabulary of 32,000. Several rows are multiplied fastest by oneDNN, from
-blocks that it orders itself, once. Small weights, norms and embeddings are shared with the model.
+A step of generation multiplies every weight by one row for each text. For one row MKL reads a matrix fastest when it is
+transposed: 25 GB/s against 8 where the matrix does not fit the cache. Several rows are multiplied fastest by oneDNN,
+from blocks that it orders itself, once. The projections that read the same vector become one product: queries, keys and
+values (which are then turned together), gate and up. Norms, embeddings and what is too small to gain are shared with
+the model; the rest is a copy, so a packed model takes its memory twice.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.attention import Attention, Cache, attend
+from backbones.feed_forward import GEGLU, SwiGLU
+from backbones.masks import FULL, Mask
+from backbones.positions import Turn, rotate
 from backbones.product import LARGE, able, multiply
 from backbones.transformer import Transformer
 
-TALL = 2**21  # weights from which one row gains by the transposed matrix
+ROW = 2**14  # weights from which one row gains by the transposed matrix
 
 
 class Packed(nn.Module):
@@ -39,22 +46,82 @@ def _blocks(weight: Tensor, rows: int) -> Tensor:
 
 def pays(weight: Float[Tensor, "N K"], rows: int) -> bool:
     """Whether packing a weight makes products of so many rows faster."""
-    return able(weight) and weight.numel() >= (TALL if rows == 1 else LARGE)
+    return able(weight) and weight.numel() >= (ROW if rows == 1 else LARGE)
+
+
+def _together(layers: Sequence[nn.Linear], rows: int) -> nn.Module:
+    """One product for layers that read the same vector; their outputs follow each other."""
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    if pays(weight, rows):
+        return Packed(weight, bias, rows)
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias}, assign=True)
+    return made
+
+
+class PackedAttention(nn.Module):
+    """`Attention` to itself: one projection, and queries and keys turned together."""
+
+    def __init__(self, attention: Attention, rows: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.groups = attention.width, attention.heads, attention.groups
+        self.head_width = attention.head_width
+        self.project = _together([attention.query, attention.key, attention.value], rows)
+        self.output = _together([attention.output], rows)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
+        cache: Cache | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        parts = self.project(x).view(*x.shape[:2], -1, self.head_width).transpose(1, 2)  # [B, H + 2 G, T, d]
+        looks, v = parts.split([self.heads + self.groups, self.groups], dim=1)
+        q, k = (looks if turn is None else rotate(looks, *turn)).split([self.heads, self.groups], dim=1)
+        if cache is not None and positions is not None:
+            k, v = cache.write(positions, k, v)
+        return self.output(attend(q, k, v, mask, bias).transpose(1, 2).flatten(-2))
+
+
+class PackedGate(nn.Module):
+    """`SwiGLU` or `GEGLU`: gate and up by one product."""
+
+    def __init__(self, network: SwiGLU | GEGLU, rows: int) -> None:
+        super().__init__()
+        self.activation = functional.silu if isinstance(network, SwiGLU) else functional.gelu
+        self.project = _together([network.gate, network.up], rows)
+        self.down = _together([network.down], rows)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        gate, up = self.project(x).chunk(2, dim=-1)
+        return self.down(self.activation(gate) * up)
 
 
 @torch.no_grad()
 def packed(model: Transformer, rows: int) -> Transformer:
     """`model` for steps of about `rows` positions in all (any number works): equal up to rounding, without gradients.
 
-    Packed weights are copies: whoever trains the model packs it again. Where nothing gains, it is the model itself.
+    Whoever trains the model packs it again. Where nothing gains, it is the model itself.
     """
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear) and pays(m.weight, rows)]
+    same: dict[int, object] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and pays(module.weight, rows):
+            same[id(module)] = Packed(module.weight.detach(), module.bias, rows)
+    for block in model.stack.layers:
+        if isinstance(block.attention, Attention) and id(block.attention.query) in same:
+            same[id(block.attention)] = PackedAttention(block.attention, rows)
+        if isinstance(block.feed_forward, SwiGLU | GEGLU) and id(block.feed_forward.up) in same:
+            same[id(block.feed_forward)] = PackedGate(block.feed_forward, rows)
     tied = model.head is None and pays(model.embedding.weight, rows)
-    if not linears and not tied:
+    if not same and not tied:
         return model
-    same: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    same |= {id(m): Packed(m.weight.detach(), m.bias, rows) for m in linears}
-    made = copy.deepcopy(model, same)  # what `same` names is taken from there
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    made = copy.deepcopy(model, {**shared, **same})  # what these name is taken from there
     if tied:
         made.head = Packed(model.embedding.weight.detach(), None, rows)
     return made

@@ -82,9 +82,9 @@ class Stretch:
 
 
 def sinusoidal(positions: Int64[Tensor, "B T"], width: int, theta: float = 10_000.0) -> Float[Tensor, "B T D"]:
-    """The fixed encoding, sine and cosine interleaved (Vaswani et al. 2017, sec. 3.5). float32, in [-1, 1]."""
+    """The fixed encoding, sine and cosine interleaved (Vaswani et al. 2017, sec. 3.5). float64, in [-1, 1]."""
     angle = positions[..., None] * frequencies(width, theta, positions.device)  # [B, T, D/2], radians
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).float()
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
 class Sinusoidal(Positions):
@@ -180,7 +180,8 @@ class ALiBi(Positions):
         self, queries: Int64[Tensor, "b T"], keys: Int64[Tensor, "c S"], dtype: torch.dtype
     ) -> Float[Tensor, "d H T S"]:
         distance = (queries[:, :, None] - keys[:, None]).abs()[:, None]  # [b, 1, T, S]
-        return -torch.tensor(self.slopes, dtype=dtype, device=keys.device).view(-1, 1, 1) * distance
+        exact = torch.promote_types(dtype, torch.float32)  # in bfloat16 a distance of 515 would already be 516
+        return (-torch.tensor(self.slopes, dtype=exact, device=keys.device).view(-1, 1, 1) * distance).to(dtype)
 
 
 class RelativeBias(Positions):

@@ -7,9 +7,10 @@
                                                  Cho et al. 2014, with r after the product as in torch and cuDNN
 
 by torch's own kernels, under torch's own names of the weights. A sequence may hold several episodes: where one begins
-(`reset`) the state is zeroed, so that what is computed of an episode never depends on the one before it (Kapturowski
-et al. 2019, "R2D2", sec. 2.2). The kernels know no resets, so the time axis is cut where any row has one, and they run
-in between: one call more for each such column. An acting agent passes sequences of one step and keeps the state.
+(`reset`) the state is zeroed, so that what is computed of an episode never depends on the one before it. The kernels
+know no resets, so the time axis is cut where any row has one, and they run in between: one call more for each such
+column. An acting agent passes sequences of one step and keeps the state; who learns from a piece of an episode may hand
+in the state that was stored with its first step (Kapturowski et al. 2019, "R2D2", sec. 3).
 
 Weights start as torch's, uniform in +-1/sqrt(H), from the input; orthogonal, gate by gate, from the state, so that
 what is remembered neither grows nor fades at first (Saxe et al. 2014, sec. 3; Arjovsky et al. 2016, sec. 1); biases 0,

@@ -23,6 +23,7 @@ from torch._C._functorch import is_batchedtensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from backbones.initialise import build
+from backbones.moe import MoE
 from backbones.shape import wrong
 
 ALIGN = 64  # floats; a whole number of vector registers and cache lines
@@ -37,7 +38,8 @@ class Replicas(nn.Module):
 
     Raises:
         ValueError: when there is no generator, or the network keeps running statistics (a BatchNorm): a forward pass
-            would change them, and there is one set of buffers for all replicas.
+            would change them, and there is one set of buffers for all replicas; or it is a mixture of experts, which
+            sorts its tokens by their numbers: no shape is the same for all replicas.
     """
 
     def __init__(self, make: Callable[[], nn.Module], generators: Sequence[torch.Generator]) -> None:
@@ -48,6 +50,8 @@ class Replicas(nn.Module):
         for name, module in networks[0].named_modules():
             if getattr(module, "running_mean", None) is not None:
                 raise ValueError(f"Replicas: {name} ({type(module).__name__}) keeps running statistics, expected none")
+            if isinstance(module, MoE):
+                raise ValueError(f"Replicas: {name} (MoE) reads its own numbers to sort them by expert, expected none")
         parameters = [dict(network.named_parameters()) for network in networks]
         self._rows = len(networks)
         self.names = list(parameters[0])

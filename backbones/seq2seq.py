@@ -118,7 +118,7 @@ class Seq2Seq(nn.Module):
             word = logits.argmax(-1).masked_fill(done, end)
             done = done | (word == end)
             said.append(word)
-        return torch.stack(said, dim=1)
+        return torch.stack(said, dim=1) if said else source[:, :0]
 
     def read(self, source: Int64[Tensor, "B S"], lengths: Int64[Tensor, "B"] | None = None) -> Source:
         """Encode a batch of sources."""

@@ -10,13 +10,15 @@ Key: B batch, H query heads, G key-value heads, T positions, w the window, N = c
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.attention import attend
+from backbones.attention import Cache, attend
 from backbones.masks import FULL, Mask
 from backbones.masks import window as near
+from backbones.mixer import refuse
+from backbones.positions import Turn, rotate
 from backbones.shape import wrong
 
 
@@ -32,6 +34,7 @@ def slide(
     """`attend` under `masks.window(window, T, ahead=ahead) & mask`, at a cost of T w.
 
     Raises:
+        ShapeError: for a mask of other keys.
         ValueError: for a window below 1, or a mask of pairs of positions: the window is the only one it knows.
     """
     ahead = ahead and not mask.causal
@@ -40,7 +43,7 @@ def slide(
     total = length + -length % window  # whole chunks
     # In a piece of `spans` windows the second one asks, and every piece sees alike but for what lies outside.
     assert band is not None
-    seen = mask.keys("sliding window attention")
+    seen = mask.keys("sliding window attention", len(q), length)
     seen = torch.ones(1, length, dtype=torch.bool, device=q.device) if seen is None else seen
     edges = (window, total - length + (window if ahead else 0))
     inside = functional.pad(seen, edges).unfold(1, spans * window, window)  # [b, N, spans w]
@@ -85,17 +88,30 @@ class SlidingAttention(nn.Module):
         self.value = nn.Linear(width, groups * (width // heads), bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Mask = FULL) -> Float[Tensor, "B T D"]:
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Mask = FULL,
+        turn: Turn | None = None,
+        bias: Float[Tensor, "b h T S"] | None = None,
+        cache: Cache | None = None,
+        positions: Int64[Tensor, "b T *axes"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
         """Attend from x to what of x is near, and allowed by a mask that is causal, padding or both.
 
+        Near is counted in places of the row; what is told of `positions` is told by `turn` alone, as in `Attention`.
+
         Raises:
-            ShapeError: for another width.
-            ValueError: for a mask that tells queries or heads apart, other than by `causal`.
+            ShapeError: for another width, or a mask of other keys.
+            ValueError: for a mask that tells queries or heads apart, other than by `causal`; for a bias or a cache.
         """
+        refuse("sliding window attention", bias=bias, cache=cache)
         if x.ndim != 3 or x.shape[-1] != self.width:
             raise wrong("SlidingAttention: x", x, f"[B, T, {self.width}]")
         heads = (self.heads, self.groups, self.groups)
         layers = (self.query, self.key, self.value)
         q, k, v = (f(x).unflatten(-1, (h, -1)).transpose(1, 2) for f, h in zip(layers, heads, strict=True))
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
         out = slide(q, k, v, self.window, mask, ahead=self.ahead)
         return self.output(out.transpose(1, 2).flatten(-2))

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from backbones.attention import Attention, Cache
 from backbones.masks import FULL, Mask
+from backbones.mixer import Keeper, Mixer
 from backbones.positions import Positions, Turn
 from backbones.shape import wrong
 
@@ -43,6 +44,15 @@ NORMS: dict[str, Callable[[int, float], nn.Module]] = {
     "plain": lambda width, eps: nn.LayerNorm(width, eps=eps, elementwise_affine=False),  # where a condition modulates
 }
 NormName = Literal["rms", "layer", "plain"]
+Order = Literal["pre", "post"]
+LAST = ("output", "down")  # the layers that add to the stream, by their names in attention, unit and network
+
+
+def normalisation(kind: NormName, width: int, eps: float) -> nn.Module:
+    """The norm of that name. Raises ValueError for one that does not exist."""
+    if kind not in NORMS:
+        raise ValueError(f"norm {kind!r}: expected one of {', '.join(NORMS)}")
+    return NORMS[kind](width, eps)
 
 
 @dataclass(frozen=True)
@@ -86,25 +96,32 @@ class Block(nn.Module):
     """One layer.
 
     Args:
-        attention: mixes positions.
+        attention: mixes positions: `attention.Attention`, or another kind of the same face (`mixer.Mixer`).
         feed_forward: mixes features: `feed_forward.Plain`, `SwiGLU`, `moe.MoE`.
         norm: makes one normalisation.
         order: where it stands, before each sublayer or after the sum.
         cross: attends to a context, or None.
         modulation: of both sublayers by a condition, or None. Needs order "pre".
+
+    Raises:
+        ValueError: for another order, or a modulation after the sum.
     """
 
     def __init__(
         self,
-        attention: Attention,
+        attention: Mixer,
         feed_forward: nn.Module,
         norm: Callable[[], nn.Module],
         *,
-        order: Literal["pre", "post"] = "pre",
+        order: Order = "pre",
         cross: Attention | None = None,
         modulation: Modulation | None = None,
     ) -> None:
         super().__init__()
+        if order not in get_args(Order):
+            raise ValueError(f"order {order!r}: expected one of {', '.join(get_args(Order))}")
+        if order == "post" and modulation is not None:
+            raise ValueError("Block: order 'post' with a modulation; expected 'pre', whose norms are modulated")
         self.order = order
         self.attention, self.attention_norm = attention, norm()
         self.cross, self.cross_norm = cross, norm() if cross is not None else None
@@ -165,16 +182,16 @@ class Stack(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """The rule at the top of the file; norms and their shifts keep 1 and 0, modulation 0."""
         for block in self.layers:
-            branches = [(block.attention, "output"), (block.feed_forward, "down")]
-            branches += [(block.cross, "output")] if block.cross is not None else []
+            branches = [cast(nn.Module, block.attention), block.feed_forward]
+            branches += [block.cross] if block.cross is not None else []
             deviation = math.sqrt(2 / (5 * block.attention.width))
-            for branch, last in branches:
+            for branch in branches:
                 for name, module in branch.named_modules():
                     if isinstance(module, nn.Linear):
                         module.weight.normal_(std=deviation, generator=generator)
                         if module.bias is not None:
                             module.bias.zero_()
-                        if name.rpartition(".")[2] == last:
+                        if name.rpartition(".")[2] in LAST:
                             module.weight.div_(math.sqrt(len(branches) * len(self.blocks)))
 
     def forward(
@@ -200,10 +217,13 @@ class Stack(nn.Module):
             condition: what modulates the blocks.
 
         Raises:
+            ShapeError: where x is of another rank or width, or the positions are not those of x.
             ValueError: where blocks need a memory or a condition that is not given.
         """
         if x.ndim != 3 or (self.layers and x.shape[-1] != self.layers[0].attention.width):
             raise wrong("Stack: x", x, f"[B, T, {self.layers[0].attention.width}]")
+        if positions.ndim < 2 or positions.shape[0] not in (1, len(x)) or positions.shape[1] != x.shape[1]:
+            raise wrong("Stack: positions", positions, f"[{len(x)} or 1, {x.shape[1]}, ...]")
         x = self.positions.add(x, positions)
         keys = positions if cache is None else torch.arange(cache[0].keys.shape[2], device=x.device)[None]
         shared = Pass(
@@ -223,10 +243,23 @@ class Stack(nn.Module):
         """Keys and values that each block's cross-attention makes of a context: computed once for all queries."""
         return [block.cross.read(context) for block in self.layers if block.cross is not None]
 
-    def cache(self, batch: int, length: int) -> list[Cache]:
-        """An empty cache for `batch` sequences of at most `length` positions, one entry a layer."""
+    def cache(self, batch: int, length: int, like: Tensor | None = None) -> list[Cache]:
+        """An empty cache for `batch` sequences of at most `length` positions, one entry a layer.
+
+        Args:
+            batch: B.
+            length: S, its slots.
+            like: a tensor of its type and device, by default the first of the weights. Layers that were packed for
+                generation have none to tell by.
+
+        Raises:
+            ValueError: for a kind of attention that keeps no keys and values.
+        """
+        like = next(self.parameters()) if like is None else like
         made = []
         for a in (block.attention for block in self.layers):
+            if not isinstance(a, Keeper):
+                raise ValueError(f"Stack.cache: {type(a).__name__} keeps no keys and values, expected a kind that does")
             shape = (batch, a.groups, length, a.head_width)
-            made.append(Cache(a.key.weight.new_zeros(shape), a.key.weight.new_zeros(shape)))
+            made.append(Cache(like.new_zeros(shape), like.new_zeros(shape)))
         return made

@@ -10,6 +10,7 @@ The layers are those of `backbones.stack`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
@@ -28,7 +29,7 @@ from backbones.moe import MoE
 from backbones.positions import Positions
 from backbones.product import linear
 from backbones.shape import wrong
-from backbones.stack import NORMS, Block, NormName, Stack
+from backbones.stack import Block, NormName, Order, Stack, normalisation
 
 PositionsName = Literal["rotary", "learned", "sinusoidal", "alibi", "relative", "none"]
 
@@ -43,9 +44,22 @@ def written(
     causal: bool,
     stretch: Mapping[str, Any] | None = None,
 ) -> Positions:
-    """The way to write positions of that name. Raises ValueError where learned ones lack a length."""
+    """The way to write positions of that name.
+
+    Raises:
+        ValueError: for a name that does not exist, learned positions without a length, a stretch of others than rotary
+            ones, or a field that `positions.Stretch` has not.
+    """
     if kind == "learned" and length is None:
         raise ValueError("learned positions need a length: the longest sequence there will be")
+    if stretch is not None and kind != "rotary":
+        raise ValueError(f"positions {kind!r} with stretch {dict(stretch)}: expected None, only rotary ones stretch")
+    fields = [field.name for field in dataclasses.fields(ways.Stretch)]
+    for name, value in (stretch or {}).items():
+        if name not in fields:
+            raise ValueError(f"stretch: {name} is {value!r}; expected fields {', '.join(fields)}")
+    if stretch is not None and "factor" not in stretch:
+        raise ValueError(f"stretch {dict(stretch)}: factor is missing, how many times longer the texts are")
     made: dict[str, Callable[[], Positions]] = {
         "rotary": lambda: ways.Rotary(width // heads, theta, None if stretch is None else ways.Stretch(**stretch)),
         "learned": lambda: ways.Learned(length or 0, width),
@@ -70,12 +84,12 @@ class Transformer(nn.Module):
         groups: key-value heads, by default as many as heads.
         hidden: inner width of the feed-forward; by default 4 D, or for SwiGLU as many weights.
         length: the longest sequence, which only learned positions need.
-        norm: "rms" or "layer".
+        norm: "rms", "layer", or "plain", a layer norm without weights.
         order: "pre" or "post": where the norm stands.
         feed_forward: "swiglu", "gelu", "gelu-tanh", "relu" or "relu2".
         experts: feed-forward networks of a block, of which each token uses some (`backbones.moe`, which says who keeps
             them balanced); by default one, which all use.
-        active: of the experts, how many a token uses.
+        active: of the experts, how many a token uses; 2 by default.
         shared: experts besides, which every token uses.
         positions: "rotary", "learned", "sinusoidal", "alibi", "relative" or "none".
         theta: base of the rotary and sinusoidal frequencies.
@@ -86,7 +100,8 @@ class Transformer(nn.Module):
         eps: added to the variance in the norms.
 
     Raises:
-        ValueError: when sizes do not divide, or learned positions lack a length.
+        ValueError: for a name that does not exist, sizes that do not divide, `active` or `shared` without experts, and
+            as `written`.
     """
 
     def __init__(
@@ -100,7 +115,7 @@ class Transformer(nn.Module):
         hidden: int | None = None,
         length: int | None = None,
         norm: NormName = "rms",
-        order: Literal["pre", "post"] = "pre",
+        order: Order = "pre",
         feed_forward: FeedForwardName = "swiglu",
         experts: int | None = None,
         active: int = 2,
@@ -114,6 +129,8 @@ class Transformer(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        if experts is None and (active, shared) != (2, 0):
+            raise ValueError(f"active {active} and shared {shared} of no experts: expected a number of experts")
         self.arguments: dict[str, Any] = {
             **{"vocabulary": vocabulary, "width": width, "depth": depth, "heads": heads, "groups": groups},
             **{"hidden": hidden, "length": length, "norm": norm, "order": order, "feed_forward": feed_forward},
@@ -132,13 +149,13 @@ class Transformer(nn.Module):
                 Block(
                     Attention(width, heads, groups, bias=bias),
                     network() if experts is None else MoE(network, width, experts, active, shared=shared),
-                    lambda: NORMS[norm](width, eps),
+                    lambda: normalisation(norm, width, eps),
                     order=order,
                 )
                 for _ in range(depth)
             ],
             written(positions, width=width, heads=heads, length=length, theta=theta, causal=causal, stretch=stretch),
-            NORMS[norm](width, eps) if order == "pre" else None,
+            normalisation(norm, width, eps) if order == "pre" else None,
         )
         self.head: nn.Module | None = None if tied else nn.Linear(width, vocabulary, bias=False)
 
@@ -189,4 +206,4 @@ class Transformer(nn.Module):
 
     def cache(self, batch: int, length: int) -> list[Cache]:
         """An empty cache for `batch` sequences of at most `length` tokens, one entry a layer."""
-        return self.stack.cache(batch, length)
+        return self.stack.cache(batch, length, self.embedding.weight)

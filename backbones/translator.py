@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,7 +26,7 @@ from backbones.attention import Attention, Cache
 from backbones.feed_forward import FeedForwardName
 from backbones.masks import CAUSAL, FULL, Mask, padding, until
 from backbones.shape import wrong
-from backbones.stack import NORMS, Block, Memory, NormName, Stack
+from backbones.stack import Block, Memory, NormName, Order, Stack, normalisation
 from backbones.transformer import PositionsName, written
 
 
@@ -54,7 +54,7 @@ class EncoderDecoder(nn.Module):
         heads: H, attention heads; divides the width.
         hidden: inner width of the feed-forward; by default 4 D, or for a gated one as many weights.
         length: the longest sequence, which only learned positions need.
-        norm: "rms" or "layer".
+        norm: as in the Transformer.
         order: "post" or "pre": where the norm stands. Pre-norm stacks end with one more.
         feed_forward: as in `feed_forward.make`.
         positions: as in `transformer.written`.
@@ -64,7 +64,7 @@ class EncoderDecoder(nn.Module):
         eps: added to the variance in the norms.
 
     Raises:
-        ValueError: when sizes do not divide, or learned positions lack a length.
+        ValueError: for a name that does not exist, sizes that do not divide, or learned positions without a length.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class EncoderDecoder(nn.Module):
         hidden: int | None = None,
         length: int | None = None,
         norm: NormName = "layer",
-        order: Literal["pre", "post"] = "post",
+        order: Order = "post",
         feed_forward: FeedForwardName = "relu",
         positions: PositionsName = "sinusoidal",
         theta: float = 10_000.0,
@@ -87,6 +87,11 @@ class EncoderDecoder(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] = {
+            **{"source": source, "vocabulary": vocabulary, "width": width, "depth": depth, "heads": heads},
+            **{"hidden": hidden, "length": length, "norm": norm, "order": order, "feed_forward": feed_forward},
+            **{"positions": positions, "theta": theta, "bias": bias, "tied": tied, "eps": eps},
+        }  # what it takes to make it again, as JSON can hold it
         self.width = width
 
         def stack(*, decoder: bool) -> Stack:
@@ -95,14 +100,14 @@ class EncoderDecoder(nn.Module):
                     Block(
                         Attention(width, heads, bias=bias),
                         networks.make(feed_forward, width, hidden, bias=bias),
-                        lambda: NORMS[norm](width, eps),
+                        lambda: normalisation(norm, width, eps),
                         order=order,
                         cross=Attention(width, heads, bias=bias) if decoder else None,
                     )
                     for _ in range(depth)
                 ],
                 written(positions, width=width, heads=heads, length=length, theta=theta, causal=decoder),
-                NORMS[norm](width, eps) if order == "pre" else None,
+                normalisation(norm, width, eps) if order == "pre" else None,
             )
 
         self.embedding = nn.Embedding(vocabulary, width)
@@ -170,7 +175,7 @@ class EncoderDecoder(nn.Module):
 
     def cache(self, batch: int, length: int) -> list[Cache]:
         """An empty cache for `batch` targets of at most `length` tokens, one entry a layer."""
-        return self.decoder.cache(batch, length)
+        return self.decoder.cache(batch, length, self.embedding.weight)
 
     @torch.no_grad()
     def translate(

@@ -22,7 +22,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.embeddings import ClassEmbedding, TimestepMLP, timestep_waves
+from backbones.embeddings import ClassEmbedding, TimestepMLP, entrance, timestep_waves
 from backbones.masks import FULL, Mask
 from backbones.replicas import under_vmap
 from backbones.shape import wrong
@@ -67,7 +67,8 @@ class UNet(nn.Module):
         center: whether x is in [0, 1], to be moved to [-1, 1].
 
     Raises:
-        ValueError: when a level's channels do not divide by `groups` or into heads, or a level does not exist.
+        ValueError: when the width is odd, a level's channels do not divide by `groups` or into heads, or a level does
+            not exist.
     """
 
     def __init__(
@@ -101,6 +102,10 @@ class UNet(nn.Module):
             raise ValueError(f"UNet classes={classes}, label={label!r}: expected label='class', or no classes")
         if any(not 0 <= level <= last for level in attention):
             raise ValueError(f"UNet attention={attention}: there are levels 0 to {last}")
+        if width % 2 or width // 2 <= offset:
+            raise ValueError(
+                f"UNet width={width}: sines and cosines are half of it each: expected {2 * offset + 2}, ..."
+            )
         widths = [head_width] * len(channels) if isinstance(head_width, int) else list(head_width)
         depths = [layers] * len(channels) if isinstance(layers, int) else list(layers)
         if not len(widths) == len(depths) == len(channels):
@@ -128,6 +133,7 @@ class UNet(nn.Module):
             context,
             label,
         )
+        self._told = None if label == "class" and classes is None else (embedding,) if label == "vector" else ()
         self.offset, self.sine_first, self.center = offset, sine_first, center
         self.heads = [max(1, c // w) for c, w in zip(channels, widths, strict=True)]  # of each level
 
@@ -191,16 +197,13 @@ class UNet(nn.Module):
             mask: which positions of the context are seen (`masks.padding`).
 
         Raises:
-            ShapeError: for images or a context of another number of features than it was made for.
-            ValueError: for a context or a label that is missing, or a context that nobody reads.
+            ShapeError: for images or a context of another number of features than it was made for, or anything that
+                is not one for each image.
+            ValueError: for a context or a label that is missing; for a label, a context or a mask that nobody reads.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise wrong("UNet: x", x, f"[B, {self.in_channels}, H, W]")
-        if (context is None) != (self.context is None):
-            given = None if context is None else list(context.shape)
-            raise ValueError(
-                f"UNet: a context of shape {given}, made for context={self.context}: expected both or neither"
-            )
+        entrance("UNet", x, t, label, context, mask, told=self._told, features=self.context)
         condition = functional.silu(self._condition(t, label, x.dtype))  # [B, E]
         prompt = None if context is None else Prompt(context, mask)
         x = x if under_vmap(x) else x.contiguous(memory_format=torch.channels_last)
@@ -218,7 +221,7 @@ class UNet(nn.Module):
             return timestep_waves(level, self.width, offset=self.offset, sine_first=self.sine_first).to(dtype)
 
         condition: Tensor = self.time_embedding(waves(t))
-        if self.label == "class" and self.classes is None:
+        if self._told is None:
             return condition
         if label is None and self.classes is not None:
             label = torch.full_like(t, self.classes, dtype=torch.int64)

@@ -116,7 +116,9 @@ class ViT(nn.Module):
         heads: attention heads; divides D.
         classes: K, or None for the features that a head would read, [B, D].
         hidden: width inside the feed-forward network, by default 4 D.
-        positions: added and learned, added and fixed (sincos), turned by row and column (rotary), or none.
+        positions: added and learned, added and fixed (sincos), turned by row and column (rotary), or none. The class
+            token has a learned position of its own; under sincos none; under rotary it is turned as a patch at row
+            -1 and column -1 would be, so that how it looks at a patch depends on where that patch lies.
         pool: what the head reads: the class token, or the mean of the patches (then there is no class token).
         pooler: width of a tanh layer before the head, as in pre-training; None for no such layer.
         feed_forward: the network of each position.

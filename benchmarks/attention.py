@@ -58,7 +58,7 @@ class Size:
     """Tokens of each of them."""
     prompt: int = 32
     """Tokens of each prompt that generation continues."""
-    new: int = 64
+    new: int = 128
     """Tokens that it adds to each."""
     rows: tuple[int, ...] = (1, 16)
     """How many prompts are continued together; each number is measured."""

@@ -26,7 +26,8 @@ class Claim:
     Attributes:
         claim: one sentence.
         source: paper and section.
-        stated: what the claim says of each number that will be found: a number, or words ("> 1").
+        stated: what the claim says of each number that will be found: a number, or words ("> 1"). Each is a bar that
+            the rule of the verdict tests.
     """
 
     claim: str

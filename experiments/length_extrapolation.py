@@ -3,8 +3,9 @@
     a b c d |  a b c d          tokens, a mark, the same tokens again, which are to be predicted one after another
 
 Trained on strings with which a row has at most 32 tokens, tested to 128. The loss on longer rows is what Press et al.
-measure; here it is the share of tokens copied right, which forgives less: a model has to find the token that stands
-exactly as far back as the string is long.
+measure; here it is the share of letters copied right, each after the right ones before it. A model can find the letter
+that stands as far back as the string is long; or, as induction heads do, the place where the last few letters stood
+before, which over an alphabet of 16 is not always one alone.
 
 Key: n letters of a string; a row has 2 n + 1 tokens, of which 2 n are read.
 """
@@ -93,7 +94,6 @@ def compare(setting: Setting, most: int, width: int, steps: int, batch: int, tes
     learnt = min(float(score[: trained + 1].min()) for score in scores.values())
     far = {kind: float(score[-1]) for kind, score in scores.items()}
     found = [learnt, float(scores["alibi"][twice]), far["alibi"], *(far[kind] for kind in KINDS[:3])]
-    holds = [learnt > 0.95, found[1] > 0.9, far["alibi"] > 0.9, *(far[kind] < 0.5 for kind in KINDS[:3])]
     reached = {
         kind: max((2 * n for n, right in zip(lengths, score.tolist(), strict=True) if right > 0.9), default=0)
         for kind, score in scores.items()
@@ -101,13 +101,18 @@ def compare(setting: Setting, most: int, width: int, steps: int, batch: int, tes
     said = ", ".join(f"{NAMES[kind]} {reached[kind]}" for kind in KINDS)
     return Finding(
         found=dict(zip(CLAIM.stated, found, strict=True)),
-        holds=all(holds),
+        holds=judge(*found),
         verdict=f"trained on up to {2 * most} tokens, rows are copied at 90% up to this many: {said}; one seed, "
         f"{steps} updates; exact copying asks more of distant positions than the perplexity of text does",
-        figure=_picture(lengths, scores, most),
+        figure=_picture(lengths, scores, most, far),
         header=("tokens", *(NAMES[kind] for kind in KINDS)),
         rows=[[f"{2 * n}", *(f"{float(scores[kind][j]):.3f}" for kind in KINDS)] for j, n in enumerate(lengths)],
     )
+
+
+def judge(learnt: float, twice: float, far: float, sinusoidal: float, learned: float, rotary: float) -> bool:
+    """The rule, on the numbers of the claim in their order."""
+    return learnt > 0.95 and twice > 0.9 and far > 0.9 and max(sinusoidal, learned, rotary) < 0.5
 
 
 def accuracy(model: torch.nn.Module, n: int, seed: int, tests: int) -> float:
@@ -116,7 +121,7 @@ def accuracy(model: torch.nn.Module, n: int, seed: int, tests: int) -> float:
     return float(predicted(model, batch).double().sum() / (batch["target"] >= 0).sum())
 
 
-def _picture(lengths: list[int], scores: dict[str, Tensor], most: int) -> Figure:
+def _picture(lengths: list[int], scores: dict[str, Tensor], most: int, far: dict[str, float]) -> Figure:
     """Accuracy against length."""
     figure, (ax,) = plots.figure(1, 1, width=6.6, height=3.8)
     ax.axvspan(0, 2 * most, color=plots.GRID, alpha=0.5, linewidth=0)
@@ -127,6 +132,8 @@ def _picture(lengths: list[int], scores: dict[str, Tensor], most: int) -> Figure
     ax.set_ylim(0, 1.12)
     ax.set_xlim(0, 2 * lengths[-1])
     ax.set_xticks([0, *(2 * most * i for i in (1, 2, 3, 4))])
-    plots.label(ax, "copying strings longer than those trained on", "tokens of a row", "letters copied right")
+    others = max(right for kind, right in far.items() if kind != "alibi")
+    title = f"{2 * lengths[-1]} tokens: {far['alibi']:.0%} copied with ALiBi, at most {others:.0%} with the others"
+    plots.label(ax, title, "tokens of a row", "share of letters copied right")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=plots.INK)
     return figure

@@ -21,7 +21,11 @@ from qx.usage import Common, Lasting, UsageError
 
 
 class WorkFailedError(RuntimeError):
-    """The work itself failed: exit code 1, one line."""
+    """The work itself failed: exit code 1, one line; `result` is what was done nevertheless, for --json."""
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Steps(Protocol):

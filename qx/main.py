@@ -89,6 +89,8 @@ def _run(args: Sequence[str]) -> int:
         return 2
     except WorkFailedError as error:
         console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
+        if error.result is not None and "--json" in args:
+            print(json.dumps(error.result))
         return 1
     except KeyboardInterrupt:
         console.err.print("[bold red]qx:[/] interrupted")

@@ -56,8 +56,13 @@ def _listed() -> list[dict[str, str]]:
 
 
 def _each(options: Reproduce) -> list[dict[str, Any]]:
-    """All of them, one after another; one whose data is not there is left out, and said to be."""
-    found, rows = [], []
+    """All of them, one after another; one whose data is not there is left out, and said to be.
+
+    Raises:
+        WorkFailedError: at the end, where some failed; its result holds {"name", "failed"} for each of these.
+    """
+    found: list[dict[str, Any]] = []
+    rows, failed = [], []
     for name in sorted(EXPERIMENTS):
         try:
             result = _one(name, options, options.out and options.out / name)
@@ -65,9 +70,18 @@ def _each(options: Reproduce) -> list[dict[str, Any]]:
             rows.append([name, "not run", "-"])
             console.out.print(f"[dim]{name}: not run ({console.escape(str(error))})[/]\n", soft_wrap=True)
             continue
+        except Exception as error:  # whatever it is, the others are still to be run, and this one to be named
+            why = str(error) if isinstance(error, WorkFailedError) else f"{type(error).__name__}: {error}"
+            found.append({"name": name, "failed": why})
+            failed.append(name)
+            rows.append([name, "failed", "-"])
+            console.out.print(f"[bold red]{name}: failed[/] ({console.escape(why)})\n", soft_wrap=True)
+            continue
         found.append(result)
         rows.append([name, _held(result["holds"]), f"{result['seconds']:.1f}"])
     console.table("published claims, as they were found here", ["claim", "verdict", "seconds"], rows)
+    if failed:
+        raise WorkFailedError(f"{len(failed)} of {len(EXPERIMENTS)} claims failed: {', '.join(failed)}", found)
     return found
 
 
@@ -124,5 +138,9 @@ def _held(holds: bool) -> str:
 
 
 def _words(number: float | str) -> str:
-    """A number in at most four digits."""
-    return number if isinstance(number, str) else f"{number:.4g}"
+    """A whole number whole, a large one to its units, a small one in two digits, any other in four."""
+    if isinstance(number, str):
+        return number
+    if abs(number) >= 1000 or number == round(number, 0):
+        return f"{number:,.0f}"
+    return f"{number:.4g}" if abs(number) >= 0.001 else f"{number:.1e}"

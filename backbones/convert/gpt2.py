@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.convert.peers import Weights, expect, fill
+from backbones.convert.peers import Weights, expect, fill, need
 from backbones.transformer import Transformer
 
 PEER = "GPT-2"
@@ -47,6 +47,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transforme
     Raises:
         ValueError: for a value that our Transformer cannot do, or weights that do not fit.
     """
+    need(PEER, config, ("vocab_size", "n_embd", "n_layer", "n_head"))
     known = {"model_type": ("gpt2",), "activation_function": tuple(ACTIVATIONS), "scale_attn_weights": (True,)}
     expect(PEER, config, known | {"scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)})
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
@@ -70,7 +71,7 @@ def save(module: Transformer) -> tuple[dict[str, Any], Weights]:
     Raises:
         ValueError: when the module is no GPT-2.
     """
-    a, attention = module.arguments, module.stack.layers[0].attention
+    a = module.arguments
     known: dict[str, tuple[Any, ...]] = {
         "norm": ("layer",),
         "order": ("pre",),
@@ -78,7 +79,7 @@ def save(module: Transformer) -> tuple[dict[str, Any], Weights]:
         "bias": (True,),
         "causal": (True,),
     }
-    known |= {"feed_forward": tuple(ACTIVATIONS.values()), "groups": (None, attention.heads), "experts": (None,)}
+    known |= {"feed_forward": tuple(ACTIVATIONS.values()), "groups": (None, a["heads"]), "experts": (None,)}
     expect(PEER, a, known)
     config = {theirs: a[ours] for theirs, ours in SIZES.items()}
     config["activation_function"] = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == a["feed_forward"])

@@ -1,7 +1,8 @@
 """Hugging Face's Llama <-> Transformer: configuration and state dict of `LlamaForCausalLM`, both ways.
 
-Known: grouped heads, tied or untied output, biases on all linear layers or none, any base of the rotary frequencies,
-stretched linearly or as in Llama 3.1. The weights pass unchanged: our pairing of rotary features is theirs.
+Known: grouped heads, tied or untied output, biases, any base of the rotary frequencies, stretched linearly or as in
+Llama 3.1. The weights pass unchanged: our pairing of rotary features is theirs. Our Transformer has biases on all
+linear layers or none, so where only attention or only the feed-forward network has them, the other's are 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones.convert.peers import Weights, expect, fill
+from backbones.convert.peers import Weights, expect, fill, need
 from backbones.positions import Stretch
 from backbones.transformer import Transformer
 
@@ -28,6 +29,8 @@ SIZES = {
     "rms_norm_eps": "eps",
     "tie_word_embeddings": "tied",
 }
+NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+BIASES = {"self_attn": "attention_bias", "mlp": "mlp_bias"}
 STRETCH = {  # Hugging Face's names of how far a rotary embedding is stretched -> ours
     "default": {},
     "linear": {"factor": "factor"},
@@ -61,18 +64,24 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transforme
     Raises:
         ValueError: for a value that our Transformer cannot do, or weights that do not fit.
     """
-    bias = config.get("attention_bias", False)
+    need(PEER, config, NEEDED)
     expect(
         PEER,
         config,
-        {"model_type": ("llama",), "hidden_act": ("silu",), "mlp_bias": (bias,), "pretraining_tp": (1,)}
+        {"model_type": ("llama",), "hidden_act": ("silu",), "pretraining_tp": (1,)}
         | {"head_dim": (None, config["hidden_size"] // config["num_attention_heads"])},
     )
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
+    sizes.setdefault("eps", 1e-6)  # Llama's own default, as that of `tied` below
     named = {name: tensor for name, tensor in weights.items() if not name.endswith("rotary_emb.inv_freq")}
-    sizes.setdefault("tied", False)  # Llama's own default
+    sizes.setdefault("tied", False)
     if sizes["tied"]:
         named.pop("lm_head.weight", None)  # the embedding, once more
+    biases = {part: bool(config.get(key, False)) for part, key in BIASES.items()}
+    bias = any(biases.values())
+    for part in (part for part, has in biases.items() if bias and not has):
+        weights_of = [name for name in named if f".{part}." in name and name.endswith(".weight")]
+        named |= {f"{name.removesuffix('weight')}bias": named[name].new_zeros(len(named[name])) for name in weights_of}
     for theirs, ours in NAMES:
         named = {name.replace(theirs, ours): tensor for name, tensor in named.items()}
     return fill(lambda: Transformer(**sizes, **_rotary(config), bias=bias), named)
@@ -87,13 +96,13 @@ def save(module: Transformer) -> tuple[dict[str, Any], Weights]:
     a = module.arguments
     known = {"norm": ("rms",), "order": ("pre",), "feed_forward": ("swiglu",), "positions": ("rotary",)}
     expect(PEER, a, known | {"causal": (True,), "experts": (None,)})
-    block = module.stack.layers[0]
+    forward = module.stack.layers[0].feed_forward
     config = {theirs: a[ours] for theirs, ours in SIZES.items()}
     config |= {
-        "num_key_value_heads": block.attention.groups,
-        "intermediate_size": block.feed_forward.get_submodule("up").out_features,
+        "num_key_value_heads": a["groups"] or a["heads"],
+        "intermediate_size": forward.get_submodule("up").out_features,
         "max_position_embeddings": a["length"] or 2048,  # rotary positions have no end; Hugging Face names one
-        "head_dim": block.attention.head_width,
+        "head_dim": a["width"] // a["heads"],
     }
     stretch = None if a["stretch"] is None else asdict(Stretch(**a["stretch"]))
     kind = "default" if stretch is None else "linear" if stretch["length"] is None else "llama3"

@@ -27,6 +27,13 @@ def expect(peer: str, config: Mapping[str, Any], known: Mapping[str, Sequence[An
             raise ValueError(f"{peer}: {key} is {config[key]!r}; known here: {choices}")
 
 
+def need(peer: str, config: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise ValueError for the first key that is absent or None: what its absence means we will not guess."""
+    for key in keys:
+        if config.get(key) is None:
+            raise ValueError(f"{peer}: {key} is not given; expected a number")
+
+
 def under(weights: Mapping[str, Tensor], prefix: str) -> Weights:
     """The weights whose names begin with `prefix.`, without it."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(prefix + ".")}

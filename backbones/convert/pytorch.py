@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from backbones import feed_forward as networks
 from backbones.attention import Attention
-from backbones.convert.peers import Weights, beneath, expect, fill, under
+from backbones.convert.peers import Weights, beneath, expect, fill, need, under
 from backbones.feed_forward import Plain
 from backbones.positions import Positions
 from backbones.stack import Block, Stack
@@ -54,6 +54,7 @@ def load_attention(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
         ValueError: for added key biases or zero attention, keys and values of different widths, or weights that do
             not fit.
     """
+    need("nn.MultiheadAttention", config, ("embed_dim", "num_heads"))
     expect("nn.MultiheadAttention", config, {"add_bias_kv": (False,), "add_zero_attn": (False,)})
     width = config["embed_dim"]
     context = config.get("kdim") or width
@@ -100,6 +101,8 @@ def save_block(block: Block) -> tuple[dict[str, Any], Weights]:
     if not isinstance(norm, nn.LayerNorm) or block.modulation is not None:
         raise ValueError(f"nn.Transformer layer: norm {norm}; known here: LayerNorm without modulation")
     attention = block.attention
+    if not isinstance(attention, Attention):
+        raise ValueError(f"nn.Transformer layer: attention {type(attention).__name__}; known here: Attention")
     named: Weights = {}
     for theirs, ours in (ENCODER if block.cross is None else DECODER).items():
         part = block.get_submodule(ours)
@@ -123,6 +126,7 @@ def load_stack(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Stac
 
     The last norm is there if its weights are. Raises ValueError as `load_block` does.
     """
+    need("nn.Transformer", config, ("num_layers",))
     decoder = any(".multihead_attn." in name for name in weights)
     named = beneath(under(weights, "norm"), "norm")
     for layer in range(config["num_layers"]):
@@ -146,6 +150,7 @@ def save_stack(stack: Stack) -> tuple[dict[str, Any], Weights]:
 
 
 def _block(config: Mapping[str, Any], *, decoder: bool) -> Block:
+    need("nn.Transformer layer", config, ("d_model", "nhead"))
     expect("nn.Transformer layer", config, {"activation": ("relu", "gelu")})
     width, heads, bias = config["d_model"], config["nhead"], config.get("bias", True)
     forward = networks.make(config.get("activation", "relu"), width, config.get("dim_feedforward", 2048), bias=bias)

@@ -67,7 +67,10 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ViT:
     named = rename({name.removeprefix("vit."): w for name, w in weights.items()}, FILE | MODULE)
     if "head.weight" in named and "pooler.weight" in named:
         raise ValueError("weights of both a classifier and a pooler: theirs reads the class token itself")
-    named["stack.positions.table.weight"] = named["stack.positions.table.weight"][0]
+    table = "stack.positions.table.weight"
+    if table not in named:
+        raise ValueError("ViT: weight 'embeddings.position_embeddings' is missing")
+    named[table] = named[table][0]  # [1, T, D] in theirs
     size, patch = config.get("image_size", 224), config.get("patch_size", 16)
     if not isinstance(patch, int):
         raise ValueError(f"ViT: patch_size is {patch!r}; known here: one number, for square patches")

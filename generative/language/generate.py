@@ -2,7 +2,7 @@
 
 Each step costs one token: keys and values of the past stay in a cache. Rows keep their own positions, so prompts of
 different lengths share a batch without padding on the left, and each row draws from its own key: what a prompt is
-answered depends on that prompt, its key and the temperature, not on who else is in the batch.
+answered depends on that prompt, its key and the temperature; on who else is in the batch only by rounding.
 
 A step looks at the slots written so far and not at those to come. Where all prompts are equally long, no mask is
 needed then. Steps are taken by the model as `backbones.packed` lays it out.
@@ -66,10 +66,12 @@ def generate(
         raise ValueError(f"temperature {temperature}: expected 0 or more, and above 0 one key for each prompt")
     if any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("a prompt without tokens: there is nothing to continue; begin it with the beginning token")
+    if not prompts:
+        return []
     transformer = model.transformer
     device = transformer.embedding.weight.device
     sizes = [len(prompt) for prompt in prompts]
-    longest, equal = max(sizes, default=0), len(set(sizes)) == 1
+    longest, equal = max(sizes), len(set(sizes)) == 1
     lengths = torch.tensor(sizes, device=device)  # [B]
     rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
     cache = transformer.cache(len(rows), longest + limit)

@@ -90,3 +90,10 @@ def test_wrong_widths_and_masks_are_refused_with_what_was_expected() -> None:
     by_head = Mask(allowed=torch.ones(1, 2, 3, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"additive attention: mask of shape \[1, 2, 3, 4\] differs by head"):
         attention(draw(2, 3, 3), draw(2, 4, 4), draw(2, 4, 2), by_head)
+
+
+@pytest.mark.usefixtures("as_in_use")
+def test_one_row_of_keys_for_many_of_queries_is_refused() -> None:
+    module = AdditiveAttention(3, 4, 5)
+    with pytest.raises(ShapeError, match=r"q has shape \[3, 2, 3\], expected \[1, T, q\], a row for each of keys"):
+        module(torch.zeros(3, 2, 3), torch.zeros(1, 6, 4), torch.zeros(1, 6, 2))

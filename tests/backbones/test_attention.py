@@ -139,5 +139,16 @@ def test_wrong_shapes_are_named(monkeypatch: pytest.MonkeyPatch):
         module(torch.zeros(1, 5, 8))
     with pytest.raises(ShapeError, match=r"context has shape \[1, 5, 12\], expected \[B, S, 8\]"):
         module.read(torch.zeros(1, 5, 12))
-    with pytest.raises(ShapeError, match=r"x has shape \[1, 5, 8\], expected \[B, T, 12\]"):
+    with pytest.raises(ShapeError, match=r"x has shape \[1, 5, 8\], expected \[1, T, 12\]"):
         module.cross(torch.zeros(1, 5, 8), memory)
+    with pytest.raises(ShapeError, match=r"x has shape \[3, 5, 12\], expected \[1, T, 12\], a row for each of the"):
+        module.cross(torch.zeros(3, 5, 12), memory)
+    for call in (module, module.read, lambda x: module.cross(x, memory)):
+        with pytest.raises(ShapeError, match=r"has shape \[5, 12\], expected \["):
+            call(torch.zeros(5, 12))
+
+
+def test_a_cache_without_the_slots_to_store_at_is_refused():
+    cache = Cache(torch.zeros(1, 3, 5, 4), torch.zeros(1, 3, 5, 4))
+    with pytest.raises(ValueError, match="a cache but no positions; expected the slots"):
+        Attention(12, 3)(torch.zeros(1, 5, 12), cache=cache)

@@ -30,6 +30,17 @@ def test_bytes_are_scaled_and_floats_are_not() -> None:
     torch.testing.assert_close(network(screen), network(screen.float() / 255))
 
 
+@pytest.mark.parametrize("make", [grid, impala])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_bytes_and_bools_become_what_the_weights_are(make: Callable[..., nn.Module], dtype: torch.dtype) -> None:
+    network = build(lambda: make((1, 4, 4), 2), generator(0)).to(dtype)
+    planes = torch.rand(3, 1, 4, 4, generator=generator(1)) < 0.5
+    assert torch.equal(network(planes), network(planes.to(dtype)))
+    assert torch.equal(network(planes), network(255 * planes.byte()))
+    with pytest.raises(ValueError, match=r"x holds torch\.int64; expected floats, bytes"):
+        network(planes.long())
+
+
 def test_grid_equals_its_layers_one_after_another() -> None:
     network = build(lambda: grid((2, 4, 6), 3), generator(0)).double()
     x = torch.randn(5, 2, 4, 6, generator=generator(1), dtype=torch.float64)

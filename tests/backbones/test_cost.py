@@ -15,6 +15,7 @@ from backbones.mlp import MLP
 from backbones.moe import MoE
 from backbones.recurrent import GATES, Recurrent
 from backbones.transformer import Transformer
+from generative.language.model import LanguageModel
 
 
 def test_perceptron():
@@ -64,6 +65,18 @@ def test_a_mixture_costs_its_active_experts_and_counts_no_load_meanwhile():
     x = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0))
     assert flops(mixture, x) == 5 * 2 * (8 * 6 + (2 + 1) * 2 * 8 * 16)
     assert not mixture.load.any()
+
+
+@pytest.mark.parametrize("experts", [None, 4])
+def test_the_head_of_a_large_vocabulary_counts_for_the_tokens_that_are_judged(experts: int | None):
+    """Which those are is read from the numbers; the product is then oneDNN's, where torch has it."""
+    width, words, length = 128, 4096, 10
+    transformer = Transformer(vocabulary=words, width=width, depth=1, heads=4, hidden=24, experts=experts)
+    score = torch.zeros(2, length, dtype=torch.bool)
+    score[:, 4:] = True
+    network = 2 * 3 * width * 24 * (2 if experts else 1) + 2 * width * (experts or 0)  # two experts, and the router
+    expected = length * (2 * 4 * width**2 + network + 4 * length * width) + 6 * 2 * words * width
+    assert flops(LanguageModel(transformer), torch.zeros(2, length, dtype=torch.int64), score) == expected
 
 
 class Reader(nn.Module):

@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from backbones.dit import DiT
@@ -78,9 +81,37 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     network = DiT(8, 1, 4, 16, 1, 2, context=6)
     with pytest.raises(ValueError, match=r"context of shape None, made for context=6: expected both"):
         network(X, T)
-    with pytest.raises(ShapeError, match=r"\[2, 3, 5\], expected \[B, S, 6\]"):
+    with pytest.raises(ShapeError, match=r"\[2, 3, 5\], expected \[2, S, 6\]"):
         network(X, T, None, torch.ones(2, 3, 5))
     with pytest.raises(ShapeError, match=r"\[2, 1, 8, 4\], expected \[B, 1, 8, 8\]"):
         network(X[..., :4], T, None, torch.ones(2, 3, 6))
     with pytest.raises(ValueError, match="width of 4, 8"):
         DiT(8, 1, 4, 18, 1, 2)
+
+
+LABEL = torch.tensor([0, 1])
+
+
+@pytest.mark.usefixtures("as_in_use")
+@pytest.mark.parametrize(
+    ("made", "told", "words"),
+    [
+        ({}, (T[:1],), r"DiT: t has shape \[1\], expected \[2\]"),
+        ({}, (T[0],), r"DiT: t has shape \[\], expected \[2\]"),
+        ({"classes": 3}, (T, LABEL[:1]), r"DiT: label has shape \[1\], expected \[2\]"),
+        ({"classes": 3}, (T, LABEL[0]), r"DiT: label has shape \[\], expected \[2\]"),
+        ({"context": 6}, (T, None, torch.ones(1, 3, 6)), r"context has shape \[1, 3, 6\], expected \[2, S, 6\]"),
+        ({"context": 6}, (T, None, torch.ones(3, 6)), r"context has shape \[3, 6\], expected \[2, S, 6\]"),
+    ],
+)
+def test_nothing_is_broadcast_over_the_batch(made: dict[str, Any], told: tuple[Tensor | None, ...], words: str) -> None:
+    with pytest.raises(ShapeError, match=words):
+        DiT(8, 1, 4, 16, 1, 2, **made)(X, *told)
+
+
+def test_what_nobody_would_read_is_refused() -> None:
+    network = DiT(8, 1, 4, 16, 1, 2)
+    with pytest.raises(ValueError, match=r"DiT: a label of shape \[2\], made with classes=None: expected none"):
+        network(X, T, LABEL)
+    with pytest.raises(ValueError, match="DiT: a mask without a context"):
+        network(X, T, mask=padding(torch.tensor([1, 2]), 5))

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.attention import Cache
 from backbones.gated import Gate, GatedAttention, MixedChunkAttention
 from backbones.initialise import build
 from backbones.masks import CAUSAL, FULL, Mask, blocks, padding, window
+from backbones.positions import Rotary
 from backbones.shape import ShapeError
 
 D, E, S, C, T = 6, 5, 4, 3, 8  # width, hidden, shared, chunk; T is no multiple of C
@@ -132,3 +134,24 @@ def test_what_it_cannot_honour_is_refused() -> None:
         MixedChunkAttention(4, chunk=0)
     with pytest.raises(ValueError, match="width is 5, and must be even"):
         GatedAttention(4, 4, 5)
+
+
+@pytest.mark.usefixtures("as_in_use")
+def test_a_mask_of_other_keys_is_refused() -> None:
+    """A mask of 3 keys would fit a chunk of 3, and pass."""
+    for total in (3, 7, 9):
+        mask = padding(torch.tensor([2, 3]), total)
+        with pytest.raises(ShapeError, match=r"mixed-chunk attention: mask has shape .* expected \[2 or 1, 1, 1, 8\]"):
+            MixedChunkAttention(D, E, S, C)(torch.zeros(2, T, D), mask)
+        with pytest.raises(ShapeError, match=r"gated attention: mask has shape .* expected \[b, 1, 8 or 1, 8\]"):
+            GatedAttention(D, E, S)(torch.zeros(2, T, D), mask)
+
+
+def test_it_writes_its_own_positions_and_keeps_no_keys() -> None:
+    x = torch.zeros(2, T, D)
+    given = {"turn": Rotary(2).turn(torch.arange(T)[None], x.dtype), "bias": torch.zeros(1, 1, T, T)}
+    given |= {"cache": Cache(torch.zeros(2, 1, T, S), torch.zeros(2, 1, T, S))}
+    for module, kind in ((GatedAttention(D, E, S), "gated"), (MixedChunkAttention(D, E, S, C), "mixed-chunk")):
+        for name, value in given.items():
+            with pytest.raises(ValueError, match=f"{kind} attention: {name} of .* expected None"):
+                module(x, **{name: value})

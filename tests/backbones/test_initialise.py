@@ -25,7 +25,7 @@ from backbones.initialise import build
 from backbones.linear_attention import LinearAttention
 from backbones.mlp import MLP, ResidualMLP
 from backbones.moe import MoE
-from backbones.packed import Packed
+from backbones.packed import Packed, PackedAttention, PackedGate
 from backbones.positions import Positions
 from backbones.recurrent import Recurrent
 from backbones.replicas import Replicas
@@ -68,7 +68,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "recurrent translator": lambda: Seq2Seq(9, 8, 6),
     "translator": lambda: EncoderDecoder(source=9, vocabulary=8, width=16, depth=2, heads=4),
 }
-APART = {Positions, Replicas, Packed}  # an interface, and what is made of modules that were built
+APART = {Positions, Replicas, Packed, PackedAttention, PackedGate}
 
 
 def seeded(seed: int) -> torch.Generator:

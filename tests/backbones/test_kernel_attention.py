@@ -96,3 +96,9 @@ def test_what_makes_no_sense_is_refused() -> None:
     by_head = Mask(allowed=torch.ones(1, 2, 2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"kernel attention: mask of shape .* differs by head"):
         nadaraya_watson(q, k, v, 1.0, mask=by_head)
+
+
+@pytest.mark.usefixtures("as_in_use")
+def test_one_row_of_points_for_many_of_queries_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"k has shape \[1, 6, 3\], expected \[3, S, 3\], a row for each"):
+        nadaraya_watson(torch.zeros(3, 2, 3), torch.zeros(1, 6, 3), torch.zeros(1, 6, 2), 1.0)

@@ -30,10 +30,17 @@ def whole(
     return value.detach(), h.grad, w.grad
 
 
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least there are: 64 positions."""
+    for name in ("CHUNK", "WIDE"):
+        monkeypatch.setattr(likelihood, name, 1)
+
+
 @pytest.mark.parametrize(("n", "v"), [(7, 11), (64, 5), (65, 5), (200, 30)])
 @pytest.mark.parametrize("chunk", [1, 2**22])
 def test_it_equals_the_whole_softmax_and_its_gradients(monkeypatch: pytest.MonkeyPatch, n: int, v: int, chunk: int):
-    monkeypatch.setattr(likelihood, "CHUNK", chunk)  # the least chunk is of 64 rows: 1, 1, 2 and 4 of them
+    monkeypatch.setattr(likelihood, "WIDE", chunk)  # the least chunk is of 64 rows: 1, 1, 2 and 4 of them
     hidden, weight, target = judged(n, 6, v, torch.float64)
     upstream = draw(n, seed=3)  # another for every position
     value = log_probability(hidden, weight, target)
@@ -43,6 +50,7 @@ def test_it_equals_the_whole_softmax_and_its_gradients(monkeypatch: pytest.Monke
         torch.testing.assert_close(found, truth, rtol=0, atol=1e-11)
 
 
+@pytest.mark.usefixtures("chunks")
 def test_a_large_vocabulary_in_float32_goes_by_onednn_to_the_same_numbers():
     hidden, weight, target = judged(150, 64, 4096, torch.float32)  # 2^18 weights
     with torch.no_grad():
@@ -55,6 +63,7 @@ def test_a_large_vocabulary_in_float32_goes_by_onednn_to_the_same_numbers():
         torch.testing.assert_close(found.double(), truth, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("chunks")
 def test_bfloat16_is_judged_in_float32_and_its_gradients_are_bfloat16():
     hidden, weight, target = judged(130, 16, 50, torch.bfloat16)
     upstream = draw(130, seed=3, dtype=torch.float32)
@@ -69,8 +78,9 @@ def test_bfloat16_is_judged_in_float32_and_its_gradients_are_bfloat16():
         assert (found.double() - truth).norm() < 0.02 * truth.norm()
 
 
+@pytest.mark.usefixtures("chunks")
 def test_only_what_is_asked_for_gets_a_gradient_and_no_position_is_no_error():
-    hidden, weight, target = judged(9, 6, 11, torch.float64)
+    hidden, weight, target = judged(70, 6, 11, torch.float64)
     log_probability(hidden, weight.detach(), target).sum().backward()
     assert hidden.grad is not None
     assert weight.grad is None
@@ -81,12 +91,48 @@ def test_only_what_is_asked_for_gets_a_gradient_and_no_position_is_no_error():
     assert not weight.grad.any()
 
 
+@pytest.mark.usefixtures("chunks")
 def test_under_autocast_it_multiplies_in_the_lower_type_as_a_linear_layer_does():
-    hidden, weight, target = judged(20, 6, 11, torch.float32)
+    hidden, weight, target = judged(70, 6, 11, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = log_probability(hidden, weight, target)
         logits = torch.nn.functional.linear(hidden, weight).float()
-    assert torch.equal(value, logits.log_softmax(-1)[torch.arange(20), target])
+    assert torch.equal(value, logits.log_softmax(-1)[torch.arange(70), target])
     value.sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.dtype == torch.float32
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every product that makes logits, from now on."""
+    rows, multiply = [], likelihood._logits
+
+    def watched(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        rows.append(len(hidden))
+        return multiply(hidden, weight)
+
+    monkeypatch.setattr(likelihood, "_logits", watched)
+    return rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_of_one_chunk_are_computed_once_and_those_of_many_twice(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+):
+    name = "CHUNK" if dtype == torch.float32 and likelihood.able(torch.zeros(1)) else "WIDE"
+    rows = counted(monkeypatch)
+    for chunk, expected in ((200 * 30, [200]), (100 * 30, [100, 100] * 2)):
+        monkeypatch.setattr(likelihood, name, chunk)
+        log_probability(*judged(200, 6, 30, dtype)).sum().backward()
+        assert rows == expected
+        rows.clear()
+
+
+@pytest.mark.usefixtures("chunks")
+def test_the_graph_may_be_run_again():
+    hidden, weight, target = judged(70, 6, 11, torch.float64)
+    value, upstream = log_probability(hidden, weight, target), draw(70, seed=3)
+    first, second = (torch.autograd.grad(value, (hidden, weight), upstream, retain_graph=True) for _ in range(2))
+    for one, other, truth in zip(first, second, whole(hidden, weight, target, upstream)[1:], strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, truth, rtol=0, atol=1e-12)

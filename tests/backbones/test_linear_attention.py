@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from backbones.attention import Cache
 from backbones.initialise import build
 from backbones.linear_attention import KINDS, LinearAttention, elu_causal, softmax_causal
 from backbones.masks import CAUSAL, FULL, Mask, blocks, padding, prefix, window
+from backbones.positions import Rotary
 from backbones.shape import ShapeError
 
 
@@ -148,3 +150,36 @@ def test_wrong_shapes_are_refused() -> None:
         LinearAttention(4, 2).step(torch.zeros(2, 5), LinearAttention(4, 2).start(2))
     with pytest.raises(ValueError, match="width 5, heads 2"):
         LinearAttention(5, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_the_recurrence_does_not_stand_still(kind: str) -> None:
+    """1,200 steps: a sum of as many in bfloat16 stops growing at a few hundred, and is wrong by half."""
+    module = build(lambda: LinearAttention(8, 2, kind), torch.Generator().manual_seed(0)).bfloat16()
+    x = draw(1, 1200, 8).bfloat16()
+    exact = build(lambda: LinearAttention(8, 2, kind), torch.Generator().manual_seed(0)).double()
+    exact.load_state_dict({name: weight.double() for name, weight in module.state_dict().items()})
+    with torch.no_grad():
+        truth, state = exact(x.double(), CAUSAL), module.start(1)
+        for t in range(1200):
+            y, state = module.step(x[:, t], state)
+            if t % 100 == 99:
+                assert y.dtype == torch.bfloat16
+                assert (y.double() - truth[:, t]).norm() < 0.03 * truth[:, t].norm(), t
+
+
+@pytest.mark.usefixtures("as_in_use")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_of_other_keys_is_refused(kind: str) -> None:
+    for lengths, total in ((torch.tensor([2, 3]), 4), (torch.tensor([2, 3]), 1), (torch.tensor([2, 3, 1]), 3)):
+        with pytest.raises(ShapeError, match=r"linear attention: mask has shape .* expected \[2 or 1, 1, 1, 3\]"):
+            LinearAttention(4, 2, kind)(torch.zeros(2, 3, 4), padding(lengths, total))
+
+
+def test_what_belongs_to_softmax_attention_is_refused_by_name() -> None:
+    module, x = LinearAttention(4, 2), torch.zeros(2, 3, 4)
+    given = {"turn": Rotary(2).turn(torch.arange(3)[None], x.dtype), "bias": torch.zeros(1, 2, 3, 3)}
+    given |= {"cache": Cache(torch.zeros(2, 2, 3, 2), torch.zeros(2, 2, 3, 2))}
+    for name, value in given.items():
+        with pytest.raises(ValueError, match=f"linear attention: {name} of .* expected None"):
+            module(x, **{name: value})

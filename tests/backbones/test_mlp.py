@@ -81,3 +81,9 @@ def test_a_wrong_shape_is_named() -> None:
     for network in (MLP(6, [5], 3), ResidualMLP(6, 5, 1, 3)):
         with pytest.raises(ShapeError, match=r"\[7, 5\], expected \[B, \.\.\.\] with 6 numbers a sample"):
             network(torch.zeros(7, 5))
+
+
+def test_a_sample_without_a_batch_is_named() -> None:
+    for network in (MLP(4, [5], 3), ResidualMLP(4, 5, 1, 3)):
+        with pytest.raises(ShapeError, match=r"x has shape \[4\], expected \[B, \.\.\.\] with 4 numbers a sample"):
+            network(torch.zeros(4))

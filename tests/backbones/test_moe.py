@@ -100,6 +100,15 @@ def test_the_bias_has_a_part_in_the_choice_and_none_in_the_gate() -> None:
     assert (chosen == 4).any(dim=1).all()
 
 
+def same_gradients(ours: MoE, experts: nn.Module) -> None:
+    """Those of our experts against those of theirs, which hold all of a kind in one tensor, gate and up together."""
+    both = torch.stack([torch.cat([e.gate.weight.grad, e.up.weight.grad]) for e in ours.experts])
+    down = torch.stack([e.down.weight.grad for e in ours.experts])
+    assert both.any()
+    torch.testing.assert_close(both, experts.gate_up_proj.grad, rtol=0, atol=1e-5)
+    torch.testing.assert_close(down, experts.down_proj.grad, rtol=0, atol=1e-5)
+
+
 def test_it_is_deepseek_v3s_layer() -> None:
     config = DeepseekV3Config(
         hidden_size=D, moe_intermediate_size=HIDDEN, n_routed_experts=E, n_shared_experts=2, num_experts_per_tok=K,
@@ -124,8 +133,11 @@ def test_it_is_deepseek_v3s_layer() -> None:
     b.square().sum().backward()
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.router.weight.grad, peer.gate.weight.grad, rtol=0, atol=1e-5)
-    down = torch.stack([e.down.weight.grad for e in ours.experts])
-    torch.testing.assert_close(down, peer.experts.down_proj.grad, rtol=0, atol=1e-5)
+    same_gradients(ours, peer.experts)
+    for name in ("gate", "up", "down"):
+        mine = torch.cat([getattr(e, name).weight.grad for e in ours.shared], dim=int(name == "down"))
+        theirs = getattr(peer.shared_experts, f"{name}_proj").weight.grad
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
 
 
 def test_it_is_mixtrals_layer() -> None:
@@ -136,9 +148,15 @@ def test_it_is_mixtrals_layer() -> None:
     peer.experts.gate_up_proj.data = torch.stack([torch.cat([e.gate.weight, e.up.weight]) for e in ours.experts])
     peer.experts.down_proj.data = torch.stack([e.down.weight for e in ours.experts])
     x = tokens(3, 7)
-    theirs = peer(x)
-    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
-    torch.testing.assert_close(ours(x), theirs, rtol=0, atol=1e-6)
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    a, b = ours(mine), peer(theirs)
+    b = b[0] if isinstance(b, tuple) else b
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.router.weight.grad, peer.gate.weight.grad, rtol=0, atol=1e-5)
+    same_gradients(ours, peer.experts)
 
 
 def test_a_step_of_the_balance_is_algorithm_1() -> None:
@@ -176,6 +194,58 @@ def test_loads_are_counted_in_training_only() -> None:
     layer = make().eval()
     layer(tokens(5))
     assert not layer.load.any()
+
+
+def test_what_a_model_in_training_writes_is_no_load() -> None:
+    layer = make().train()
+    with torch.no_grad():
+        layer(tokens(5))
+    assert not layer.load.any()
+    layer(tokens(5))
+    assert int(layer.load.sum()) == 5 * K
+
+
+@pytest.mark.parametrize("affinity", moe.AFFINITIES)
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.float32, -120.0), (torch.float16, -30.0), (torch.bfloat16, -200.0)]
+)
+def test_gates_outlive_affinities_that_round_to_zero(affinity: str, dtype: torch.dtype, least: int) -> None:
+    """A token whose two experts have affinities that are both 0 in this type: 0 / 0 is no gate.
+
+    Far below 0 either affinity is exp(logit), up to a constant of the token. So s_i / (s_i + s_j) is
+    sigmoid(logit_i - logit_j), and its slope sigmoid (1 - sigmoid).
+    """
+    layer = make(experts=3, active=2, shared=0, affinity=affinity).to(dtype)
+    layer.bias.copy_(torch.tensor([0.0, 0.0, -9.0]))  # never the third
+    x = torch.zeros(1, D, dtype=dtype)
+    x[0, 0] = 1
+    with torch.no_grad():
+        layer.router.weight.zero_()
+        layer.router.weight[:, 0] = torch.tensor([least, least - 1, 0.0])
+    chosen, gate = layer.route(x)
+    first = float(torch.sigmoid(torch.tensor(1.0)))
+    expected = torch.tensor([first if i == 0 else 1 - first for i in chosen[0].tolist()])
+    assert sorted(chosen[0].tolist()) == [0, 1]
+    torch.testing.assert_close(gate[0].float(), expected, rtol=0, atol=5e-3 if dtype != torch.float32 else 1e-6)
+    gate[0, chosen[0].tolist().index(0)].backward()
+    slope = first * (1 - first)
+    assert layer.router.weight.grad is not None
+    found = layer.router.weight.grad[:, 0].float()
+    torch.testing.assert_close(found, torch.tensor([slope, -slope, 0.0]), rtol=0, atol=5e-3)
+    assert layer(x).isfinite().all()
+
+
+def test_the_bias_stays_fine_where_the_weights_are_coarse_and_moves_along() -> None:
+    layer = make()
+    layer.bias.fill_(0.75)
+    layer.bfloat16()
+    assert layer.router.weight.dtype == torch.bfloat16
+    assert layer.bias.dtype == torch.float64  # as make() left it
+    layer.load[0] = 4
+    layer.balance(1e-3)
+    assert layer.bias.tolist() == pytest.approx([0.749] + [0.751] * (E - 1), abs=1e-12)
+    assert layer.to("meta").bias.device.type == "meta"
+    assert layer.to_empty(device="cpu").bias.device.type == "cpu"
 
 
 def test_a_transformer_of_experts_learns_their_balance_with_its_weights() -> None:

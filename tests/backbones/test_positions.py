@@ -13,7 +13,17 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from backbones.positions import ALiBi, Learned, RelativeBias, Rotary, Rotary2D, Stretch, rotate, sinusoidal
+from backbones.positions import (
+    ALiBi,
+    Learned,
+    RelativeBias,
+    Rotary,
+    Rotary2D,
+    Sinusoidal,
+    Stretch,
+    rotate,
+    sinusoidal,
+)
 
 
 def turned(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
@@ -145,3 +155,19 @@ def test_learned_positions_are_rows_of_a_table_with_an_end():
 def test_an_odd_width_is_refused_with_its_value():
     with pytest.raises(ValueError, match="the width is 7"):
         Rotary(7)
+
+
+def test_alibi_measures_distances_before_it_rounds():
+    """515 is no number of bfloat16, nor are the slopes of 12 heads: a product of rounded numbers is rounded twice."""
+    way, at, to = ALiBi(12), torch.tensor([[20_000]]), 20_000 - torch.arange(500, 600)[None]
+    fine = way.bias(at, to, torch.float32)
+    torch.testing.assert_close(fine.double(), way.bias(at, to, torch.float64), rtol=1e-6, atol=0)
+    assert torch.equal(way.bias(at, to, torch.bfloat16), fine.to(torch.bfloat16))
+
+
+def test_sines_are_as_exact_as_what_they_are_added_to():
+    x, place = torch.zeros(1, 1, 4, dtype=torch.float64), torch.tensor([[12_345]])
+    angles = [12_345.0, 12_345.0 / 100]
+    truth = [f(angle) for angle in angles for f in (math.sin, math.cos)]
+    assert Sinusoidal().add(x, place)[0, 0].tolist() == pytest.approx(truth, abs=1e-11)
+    assert Sinusoidal().add(x.float(), place).dtype == torch.float32

@@ -150,6 +150,11 @@ def test_a_network_with_running_statistics_is_refused():
         Replicas(lambda: ResNet(1, 3), [seeded(0)])
 
 
+def test_a_mixture_of_experts_is_refused():
+    with pytest.raises(ValueError, match=r"stack\.blocks\.0\.feed_forward \(MoE\) reads its own numbers"):
+        Replicas(gpt(experts=3), [seeded(0)])
+
+
 def test_a_batch_for_another_number_of_networks_is_refused():
     with pytest.raises(ShapeError, match=r"Replicas: x has shape \[3, 4\], expected \[2, B, \.\.\.\]"):
         Replicas(lambda: MLP(4, [], 2), [seeded(0), seeded(1)])(torch.zeros(3, 4))

@@ -151,3 +151,9 @@ def test_it_learns_to_reverse_by_looking_at_the_word_that_is_due():
     due = lengths[:, None] - 1 - torch.arange(9)
     looked = model.alignment(source, told, lengths).argmax(-1) == due
     assert looked[due >= 0].float().mean() > 0.5  # chance is 1 of 7
+
+
+def test_no_words_are_said_where_none_may_be():
+    source = torch.randint(9, (3, 7), generator=seeded(2))
+    assert lively("gru").generate(source, begin=BEGIN, end=END, limit=0).shape == (3, 0)
+    assert lively("gru").generate(source[:0], begin=BEGIN, end=END, limit=4).shape == (0, 0)

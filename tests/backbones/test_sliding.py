@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backbones.attention import Attention, attend
+from backbones.attention import Attention, Cache, attend
 from backbones.initialise import build
 from backbones.masks import CAUSAL, FULL, Mask, blocks, padding, window
+from backbones.positions import Rotary
 from backbones.shape import ShapeError
 from backbones.sliding import SlidingAttention, slide
 
@@ -55,3 +56,32 @@ def test_what_it_cannot_honour_is_refused() -> None:
         SlidingAttention(4, 2, 0)
     with pytest.raises(ValueError, match="window of width 0"):
         slide(*(torch.zeros(1, 1, 2, 2) for _ in range(3)), 0)
+
+
+@pytest.mark.usefixtures("as_in_use")
+def test_a_mask_of_other_keys_is_refused() -> None:
+    for total in (5, 7, 8):  # 7 and 8 would fit the last chunk, and pass
+        with pytest.raises(ShapeError, match=r"sliding window attention: mask has shape .* \[2 or 1, 1, 1, 6\]"):
+            SlidingAttention(4, 2, 3)(torch.zeros(2, 6, 4), padding(torch.tensor([5, 2]), total))
+
+
+def test_queries_and_keys_are_turned_before_they_are_cut() -> None:
+    whole = build(lambda: Attention(12, 3), torch.Generator().manual_seed(0)).double()
+    slid = SlidingAttention(12, 3, 3).double()
+    slid.load_state_dict(whole.state_dict())
+    x, places = draw(2, 10, 12).requires_grad_(), torch.stack([torch.arange(10), torch.arange(10).flip(0) * 3])
+    turn = Rotary(4).turn(places, torch.float64)
+    found, expected = slid(x, CAUSAL, turn), whole(x, window(3, 10), turn)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert not torch.allclose(found, slid(x, CAUSAL))
+    pull = draw(2, 10, 12, seed=5)
+    for a, b in zip(*(torch.autograd.grad((y * pull).sum(), [x]) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_what_it_has_no_place_for_is_refused_by_name() -> None:
+    x = torch.zeros(2, 3, 4)
+    given = {"bias": torch.zeros(1, 2, 3, 3), "cache": Cache(torch.zeros(2, 2, 3, 2), torch.zeros(2, 2, 3, 2))}
+    for name, value in given.items():
+        with pytest.raises(ValueError, match=f"sliding window attention: {name} of .* expected None"):
+            SlidingAttention(4, 2, 3)(x, **{name: value})

@@ -184,3 +184,19 @@ def test_wrong_shapes_are_named(monkeypatch: pytest.MonkeyPatch):
         make()(torch.zeros(2, 5, 8), torch.arange(5)[None])
     with pytest.raises(ShapeError, match=r"Stack: x has shape \[5, 12\], expected \[B, T, 12\]"):
         make()(torch.zeros(5, 12), torch.arange(5)[None])
+
+
+def test_positions_that_are_not_those_of_x_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    stack, x = make(positions=Rotary(4)), torch.zeros(2, 5, 12, dtype=torch.float64)
+    for positions in (torch.tensor([[0]]), torch.arange(5)[None].expand(3, 5), torch.arange(6)[None], torch.arange(5)):
+        with pytest.raises(ShapeError, match=r"Stack: positions has shape .*, expected \[2 or 1, 5, ...\]"):
+            stack(x, positions)
+
+
+def test_an_order_that_does_not_exist_or_cannot_be_modulated_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="order 'mid': expected one of pre, post"):
+        make(order="mid")
+    with pytest.raises(ValueError, match="order 'post' with a modulation; expected 'pre'"):
+        make(order="post", condition=6)

@@ -12,6 +12,8 @@ import torch
 
 from backbones.initialise import build
 from backbones.masks import CAUSAL, blocks, padding
+from backbones.packed import packed
+from backbones.product import able
 from backbones.shape import ShapeError
 from backbones.transformer import Transformer
 
@@ -140,3 +142,51 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do(monkeypatch: 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"positions 'rope': expected one of rotary, learned"):
         make(positions="rope")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "batch"}, "norm 'batch': expected one of rms, layer"),
+        ({"order": "mid"}, "order 'mid': expected one of pre, post"),
+        ({"active": 3}, "active 3 and shared 0 of no experts"),
+        ({"shared": 1}, "active 2 and shared 1 of no experts"),
+        ({"positions": "alibi", "stretch": {"factor": 2.0}}, "positions 'alibi' with stretch"),
+        ({"stretch": {"factor": 2.0, "scale": 3}}, "stretch: scale is 3; expected fields factor, length, slow, fast"),
+        ({"stretch": {"length": 8}}, "factor is missing"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_cached_steps_run_under_autocast_too(kind: str):
+    """The cache is float32, what is stored bfloat16: against the whole computation under the same autocast."""
+    model, tokens = make(**KINDS[kind]), words(2, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache, whole = model.cache(2, 10), model(tokens)
+        rows = [model(tokens[:, :6], cache=cache)]
+        for t in range(6, 10):
+            rows.append(model(tokens[:, t : t + 1], torch.full((2, 1), t), cache=cache))
+        assert cache[0].keys.dtype == torch.float32
+        found = torch.cat(rows, dim=1)
+    assert (found - whole).norm() < 0.03 * whole.norm()
+    exact = model(tokens)
+    assert 1e-4 * exact.norm() < (found - exact).norm() < 0.1 * exact.norm()  # and it was the lower type
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@torch.no_grad()
+def test_a_packed_model_makes_its_own_cache(rows: int):
+    """Its projections are laid out anew, and no norm has weights: only the embedding tells the type."""
+    sizes = {"vocabulary": 40, "width": 384, "depth": 1, "heads": 2, "hidden": 384, "norm": "plain"}
+    model = build(lambda: Transformer(**sizes), torch.Generator().manual_seed(0))
+    fast, tokens = packed(model, rows), words(rows, 4) % 40
+    assert (fast is not model) == able(model.stack.layers[0].feed_forward.down.weight)
+    cache = fast.cache(rows, 4)
+    steps = [fast(tokens[:, t : t + 1], torch.full((rows, 1), t), cache=cache) for t in range(4)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), model(tokens), rtol=0, atol=1e-4)

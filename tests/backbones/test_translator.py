@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -39,7 +40,8 @@ def words(batch: int, length: int, seed: int = 0) -> torch.Tensor:
 def sines(length: int, width: int) -> torch.Tensor:
     """The printed formula, number by number."""
     rows = [[p / 10_000 ** (2 * (i // 2) / width) for i in range(width)] for p in range(length)]
-    return torch.tensor([[(math.cos if i % 2 else math.sin)(a) for i, a in enumerate(row)] for row in rows]).double()
+    pairs = [[(math.cos if i % 2 else math.sin)(a) for i, a in enumerate(row)] for row in rows]
+    return torch.tensor(pairs, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", ["vaswani", "pre"])
@@ -67,7 +69,7 @@ def test_hidden_states_and_gradients_equal_torchs_transformer_with_its_weights(k
     masks = {"tgt_mask": above, "src_key_padding_mask": filled, "memory_key_padding_mask": filled}
     theirs = peer(x, y, **masks)
     mine = ours(source, target, lengths)
-    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)  # our sines are float32
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
     toward = torch.randn(mine.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     (mine * toward).sum().backward()
@@ -78,14 +80,14 @@ def test_hidden_states_and_gradients_equal_torchs_transformer_with_its_weights(k
     expected.index_put_((target,), y.grad * 12**0.5, accumulate=True)
     if table is ours.embedding:
         expected.index_put_((source,), x.grad * 12**0.5, accumulate=True)
-    torch.testing.assert_close(ours.embedding.weight.grad, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.embedding.weight.grad, expected, rtol=0, atol=1e-10)
     for half, other in ((ours.encoder, peer.encoder), (ours.decoder, peer.decoder)):
         for block, theirs_ in zip(half.layers, other.layers, strict=True):
             for weight in block.parameters():
                 weight.data = weight.grad
             found = pytorch.save_block(block)[1]
             for name, weight in theirs_.named_parameters():
-                torch.testing.assert_close(found[name], weight.grad, rtol=0, atol=1e-4, msg=name)
+                torch.testing.assert_close(found[name], weight.grad, rtol=0, atol=1e-10, msg=name)
 
 
 def test_without_positions_the_equality_is_exact():
@@ -140,7 +142,7 @@ def test_cached_steps_equal_the_whole_computation(kind: str):
     whole, read, cache = model(source, target, lengths), model.read(source, lengths), model.cache(2, 6)
     first = model.write(target[:, :3], read, cache=cache)
     steps = [model.write(target[:, t : t + 1], read, torch.full((2, 1), t), cache) for t in range(3, 6)]
-    torch.testing.assert_close(torch.cat([first, *steps], dim=1), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.cat([first, *steps], dim=1), whole, rtol=0, atol=1e-12)
 
 
 def test_it_learns_to_write_the_source_backwards_and_translates_what_the_whole_computation_says():
@@ -187,3 +189,48 @@ def test_wrong_shapes_are_named(monkeypatch: pytest.MonkeyPatch):
         model(words(2, 5), words(3, 4))
     with pytest.raises(ShapeError, match=r"lengths has shape \[3\], expected \[2\]"):
         model(words(2, 5), words(2, 4), torch.tensor([5, 5, 5]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arguments_make_the_same_model_again(kind: str):
+    model = make(**KINDS[kind])
+    again = EncoderDecoder(**json.loads(json.dumps(model.arguments))).double()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(words(2, 5), words(2, 4)), model(words(2, 5), words(2, 4)))
+
+
+def test_a_norm_that_does_not_exist_is_answered_with_those_that_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="norm 'batch': expected one of rms, layer"):
+        make(norm="batch")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("huge", [1e9, -1e9])
+def test_what_is_hidden_may_be_huge_and_moves_no_bit(kind: str, huge: float):
+    """The embeddings of the last source token and the last target token, which stand nowhere else."""
+    model = make(**KINDS[kind]).float()
+    table = model.embedding if model.source_embedding is None else model.source_embedding
+    source, target, lengths = words(2, 7) % 9, words(2, 6, seed=1) % 9, torch.tensor([7, 4])
+    source[1, 4:], target[:, 4:] = 9, 10
+    with torch.no_grad():
+        before = model(source, target, lengths)
+        table.weight[9], model.embedding.weight[10] = huge, -huge
+        after = model(source, target, lengths)
+        assert torch.equal(after[:, :4], before[:, :4])
+        source[1, 3] = 9  # what may be seen moves all
+        assert not torch.isclose(model(source, target, lengths)[1, :4], before[1, :4]).all(-1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_hidden_has_no_gradient(kind: str):
+    model = make(**KINDS[kind])
+    table = model.embedding if model.source_embedding is None else model.source_embedding
+    source, target, lengths = words(2, 7) % 9, words(2, 6, seed=1) % 9, torch.tensor([7, 4])
+    source[1, 4:], target[:, 4:] = 9, 10
+    model(source, target, lengths)[:, :4].square().sum().backward()
+    assert table.weight.grad is not None
+    assert model.embedding.weight.grad is not None
+    assert not table.weight.grad[9].any()
+    assert not model.embedding.weight.grad[10].any()
+    assert table.weight.grad[source[0]].any(-1).all()

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from backbones.initialise import build
-from backbones.masks import padding
+from backbones.masks import CAUSAL, padding
 from backbones.shape import ShapeError
 from backbones.unet import UNet
 from backbones.unet_blocks import PixelAttention, Prompt, PromptAttention, Resample, ResidualBlock, picture, pixels
@@ -51,13 +53,15 @@ def test_odd_sizes_come_back_at_their_size() -> None:
     ("arguments", "words"),
     [
         ({"width": 12}, "level 0 has 12 channels"),
+        ({"width": 15, "groups": 5}, "width=15: .* expected 2, ..."),
+        ({"width": 2, "groups": 1, "offset": 1}, "width=2: .* expected 4, ..."),
         ({"attention": (2,)}, "levels 0 to 1"),
         ({"head_width": 48}, "level 1"),
         ({"head_width": (32,)}, "one for each of 2 levels"),
         ({"classes": 3, "label": "vector"}, "classes=3, label='vector'"),
     ],
 )
-def test_impossible_shapes_are_refused_by_name(arguments: dict[str, int], words: str) -> None:
+def test_impossible_shapes_are_refused_by_name(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         UNet(1, 1, **{"width": 64, "multipliers": (1, 2), **arguments})
 
@@ -133,5 +137,37 @@ def test_what_does_not_fit_is_refused_with_both_shapes() -> None:
         network(torch.ones(2, 3, 8, 8), t)
     with pytest.raises(ValueError, match="context of shape None, made for context=6"):
         network(torch.ones(2, 1, 8, 8), t)
-    with pytest.raises(ShapeError, match=r"\[2, 3, 5\], expected \[B, S, 6\]"):
+    with pytest.raises(ShapeError, match=r"\[2, 3, 5\], expected \[2, S, 6\]"):
         network(torch.ones(2, 1, 8, 8), t, None, torch.ones(2, 3, 5))
+
+
+X, T, LABEL = torch.ones(4, 1, 8, 8), torch.ones(4), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.usefixtures("as_in_use")
+@pytest.mark.parametrize(
+    ("made", "told", "words"),
+    [
+        ({}, (T[:1],), r"UNet: t has shape \[1\], expected \[4\]"),
+        ({}, (T[0],), r"UNet: t has shape \[\], expected \[4\]"),
+        ({}, (T[:, None],), r"UNet: t has shape \[4, 1\], expected \[4\]"),
+        ({"classes": 3}, (T, LABEL[:1]), r"UNet: label has shape \[1\], expected \[4\]"),
+        ({"classes": 3}, (T, LABEL[0]), r"UNet: label has shape \[\], expected \[4\]"),
+        ({"label": "level"}, (T, T[:1]), r"UNet: label has shape \[1\], expected \[4\]"),
+        ({"label": "vector"}, (T, torch.ones(1, 64)), r"UNet: label has shape \[1, 64\], expected \[4, 64\]"),
+        ({"context": 6}, (T, None, torch.ones(1, 3, 6)), r"context has shape \[1, 3, 6\], expected \[4, S, 6\]"),
+        ({"context": 6}, (T, None, torch.ones(3, 6)), r"context has shape \[3, 6\], expected \[4, S, 6\]"),
+    ],
+)
+def test_nothing_is_broadcast_over_the_batch(made: dict[str, Any], told: tuple[Tensor | None, ...], words: str) -> None:
+    with pytest.raises(ShapeError, match=words):
+        UNet(1, 1, 16, head_width=16, **made)(X, *told)
+
+
+def test_what_nobody_would_read_is_refused() -> None:
+    network = UNet(1, 1, 16, head_width=16)
+    with pytest.raises(ValueError, match=r"UNet: a label of shape \[4\], made with classes=None: expected none"):
+        network(X, T, LABEL)
+    for mask in (padding(torch.tensor([1, 2, 3, 4]), 5), CAUSAL):
+        with pytest.raises(ValueError, match="UNet: a mask without a context"):
+            network(X, T, mask=mask)

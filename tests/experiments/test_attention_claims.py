@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from backbones.attention import Cache
 from experiments import attention_cost, constant_memory, nadaraya_watson, scaling
 from experiments.claim import Setting
 
@@ -48,6 +49,21 @@ def test_the_prediction_averages_over_the_length_of_a_query() -> None:
     assert [found.entropy, found.gradient] == pytest.approx(list(exact), rel=0.01)
 
 
+def test_every_number_counts_in_the_verdict_on_scaling() -> None:
+    numbers = [1.01, 0.99, 0.1, 0.95, 0.01, 1.02]
+    assert scaling.as_stated(numbers)
+    spoiled = [(0.9, 1.1), (0.9, 1.1), (0.3,), (0.8,), (0.06,), (0.9, 1.1)]
+    for place, values in enumerate(spoiled):
+        for value in values:
+            assert not scaling.as_stated([*numbers[:place], value, *numbers[place + 1 :]]), place
+
+
+def test_every_difference_counts_in_the_verdict_on_regression() -> None:
+    assert nadaraya_watson.as_stated([1e-15, 1e-11, 0.0])
+    for place in range(3):
+        assert not nadaraya_watson.as_stated([1e-9 if i == place else 0.0 for i in range(3)])
+
+
 def test_scaling_at_small_sizes(setting: Setting) -> None:
     finding = scaling.compare(setting, widths=(4, 64), keys=16, queries=2000)
     assert list(finding.found) == list(scaling.CLAIM.stated)
@@ -70,7 +86,39 @@ def test_the_state_does_not_grow_and_the_cache_does(setting: Setting) -> None:
     assert found["bytes of state after 16384 tokens over after 4"] == 1
     assert found["bytes of the cache a token"] == 2 * 256 * 4
     assert found["tokens from which the cache is the larger"] == 17
-    assert found["recurrent - parallel, at most"] < 1e-5
+    assert found["step by step - parallel, both, at most"] < 1e-5
+
+
+def test_what_is_alive_is_counted_once_and_no_longer_than_it_lives() -> None:
+    before = constant_memory.alive()
+    held = [torch.zeros(1000), torch.zeros(10, dtype=torch.int64)]
+    held += [held[0][:7], held[0].view(10, 100)]  # of the same memory
+    assert constant_memory.alive() - before == 4000 + 80
+    held.clear()
+    assert constant_memory.alive() == before
+
+
+def test_a_cache_that_loses_a_position_is_found(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(layer: object, x: torch.Tensor, slots: int, old: object) -> Cache:
+        return Cache(*(torch.zeros(1, constant_memory.HEADS, slots, 32) for _ in range(2)))
+
+    monkeypatch.setattr(constant_memory, "larger_cache", forgetful)
+    found = constant_memory.generate(setting, positions=(2, 8, 32, 64)).found
+    assert found["step by step - parallel, both, at most"] > 0.01
+
+
+def test_every_number_counts_in_the_verdict_on_memory() -> None:
+    found = dict(zip(constant_memory.CLAIM.stated, (1.0, 2048.0, 17.0, 0.1, 0.6, 1e-6), strict=True))
+    assert constant_memory.as_stated(found)
+    spoiled = {
+        **{"bytes of state after 16384 tokens over after 4": (1.01, 0.9), "bytes of the cache a token": (2047, 2049)},
+        **{"tokens from which the cache is the larger": (16, 18), "slope of seconds a token, recurrent": (-0.2, 0.2)},
+        **{"slope of seconds a token, cached, n >= 1024": (0.4,), "step by step - parallel, both, at most": (2e-4,)},
+    }
+    assert spoiled.keys() == found.keys()
+    for name, values in spoiled.items():
+        for value in values:
+            assert not constant_memory.as_stated(found | {name: float(value)}), name
 
 
 def test_slopes_are_those_of_least_squares() -> None:
@@ -83,7 +131,20 @@ def test_costs_are_counted_and_threads_given_back(setting: Setting) -> None:
     finding = attention_cost.measure(setting, lengths=(32, 64, 128, 512), repeats=1)
     assert torch.get_num_threads() == before
     assert list(finding.found) == list(attention_cost.CLAIM.stated)
-    slopes = {row[0]: float(row[2]) for row in finding.rows}
-    assert slopes["softmax"] == pytest.approx(2, abs=0.02)
+    slopes = {row[0]: float(row[3]) for row in finding.rows}
+    assert slopes["softmax"] == 2
     assert slopes["linear, elu"] == pytest.approx(1, abs=0.01)
     assert slopes["linear, softmax"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_kind_is_counted_as_its_products_are() -> None:
+    """Two products for each pair: two operations for each of the features of every head."""
+    assert attention_cost.count("softmax", lambda: None, 100) == 2 * 2 * 8 * 32 * 100 * 100
+
+
+def test_every_slope_counts_in_the_verdict() -> None:
+    slopes = {"softmax": 2.1, "linear, elu": 0.9, "linear, softmax": 1.2, "mixed chunks": 1.0}
+    assert attention_cost.as_stated(slopes)
+    for kind, of in slopes.items():
+        for other in (of - 0.5, of + 0.5):
+            assert not attention_cost.as_stated(slopes | {kind: other})

@@ -31,6 +31,7 @@ def test_a_claim_is_a_sentence_with_a_dated_source_and_numbers(name: str) -> Non
     assert claim.claim.endswith(".")
     assert re.search(r"\b(19|20)\d\d\b", claim.source)
     assert claim.stated
+    assert "-" not in claim.stated.values()  # each number has its bar
     assert callable(run)
 
 

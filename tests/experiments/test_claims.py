@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -26,7 +27,9 @@ SETTING = Setting(seed=0, device=torch.device("cpu"))
 TINY: dict[str, tuple[Claim, Callable[[], Finding]]] = {
     "associative-recall": (
         associative_recall.CLAIM,
-        lambda: associative_recall.compare(SETTING, pairs=2, width=16, steps=3, batch=4, seeds=2, tests=30),
+        lambda: associative_recall.compare(
+            SETTING, associative_recall.Recall(2, 12), width=16, steps=3, batch=4, seeds=2, tests=30
+        ),
     ),
     "length-extrapolation": (
         length_extrapolation.CLAIM,
@@ -34,7 +37,7 @@ TINY: dict[str, tuple[Claim, Callable[[], Finding]]] = {
     ),
     "layernorm-batchnorm": (
         normalisation.CLAIM,
-        lambda: normalisation.compare(SETTING, length=4, width=8, steps=3, tests=40),
+        lambda: normalisation.compare(SETTING, length=4, width=8, steps=3, tests=40, seeds=2),
     ),
     "moe-balance": (
         moe_balance.CLAIM,
@@ -43,6 +46,33 @@ TINY: dict[str, tuple[Claim, Callable[[], Finding]]] = {
     "parallel-in-time": (
         parallel_in_time.CLAIM,
         lambda: parallel_in_time.compare(SETTING, lengths=(4, 8, 16), tokens=16, width=16, repeats=1),
+    ),
+    "vanishing-gradients": (
+        vanishing.CLAIM,
+        lambda: vanishing.compare(SETTING, width=8, steps=14, batch=2),
+    ),
+}
+
+Rule = Callable[..., bool]
+# Each rule, numbers that pass all of its conditions, and for each number those that fail one condition.
+RULES: dict[str, tuple[Rule, list[float], list[list[float]]]] = {
+    "associative-recall": (
+        associative_recall.judge,
+        [0.99, 0.01, 0.5, 0.8, 1.01],
+        [[0.94], [0.03], [0.9], [0.9], [1.06]],
+    ),
+    "length-extrapolation": (
+        length_extrapolation.judge,
+        [0.96, 0.95, 0.91, 0.2, 0.3, 0.4],
+        [[0.94], [0.89], [0.89], [0.51], [0.51], [0.51]],
+    ),
+    "moe-balance": (moe_balance.judge, [0.05, 0.9, 0.01], [[0.11], [0.4], [0.03]]),
+    "parallel-in-time, counted": (parallel_in_time.counted, [0.0, 1.0, 1.01], [[0.02, -0.02], [0.97, 1.03], [1.06]]),
+    "parallel-in-time, timed": (parallel_in_time.timed, [0.4, 0.7, 1.2, 1.2], [[0.6], [0.6], [1.0], [1.0]]),
+    "vanishing-gradients": (
+        vanishing.judge,
+        [1e-4, 0.05, 0.5, 1.0, 1.02, 0.98],
+        [[2e-3], [5e-3], [0.05], [1.01], [1.06, 0.94], [1.06, 0.94]],
     ),
 }
 
@@ -53,6 +83,52 @@ def test_an_experiment_goes_through_at_a_tiny_size(name: str) -> None:
     finding = run()
     assert list(finding.found) == list(claim.stated)
     assert all(len(row) == len(finding.header) for row in finding.rows)
+    assert all(math.isfinite(value) for value in finding.found.values() if not isinstance(value, str))
+    assert not finding.holds  # after so little
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_claim_holds_where_every_condition_does(name: str) -> None:
+    rule, good, bad = RULES[name]
+    assert rule(*good)
+    for i, values in enumerate(bad):
+        for value in values:
+            assert not rule(*good[:i], value, *good[i + 1 :])
+
+
+def test_a_difference_of_normalisations_counts_where_it_is_large_and_clear_of_its_spread() -> None:
+    clear, even = torch.tensor([0.09, 0.1, 0.11]).double(), torch.tensor([-0.01, 0.0, 0.01]).double()
+    small, spread, apart = 0.4 * clear, torch.tensor([-0.3, 0.0, 0.6]).double(), 0.6 * clear
+    assert normalisation.judge(1e-7, 0.1, clear, even, clear)
+    for layer, batch in ((1e-4, 0.1), (1e-7, 0.005)):
+        assert not normalisation.judge(layer, batch, clear, even, clear)
+    for bad in (small, spread):
+        assert not normalisation.judge(1e-7, 0.1, bad, even, clear)
+        assert not normalisation.judge(1e-7, 0.1, clear, even, bad)
+    for far in (apart, -apart):
+        assert not normalisation.judge(1e-7, 0.1, clear, far, clear)
+
+
+def test_recall_is_told_apart_by_the_gap_and_no_quarter_may_be_empty() -> None:
+    """A reader that knows the answers to what is asked up to 12 tokens later."""
+    task = associative_recall.Recall(2, 20)  # rows of 24: gaps of 2 to 5, 6 to 11, 12 to 17 and 18 to 23
+
+    class Near(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            keys, values = tokens[:, None, 0:4:2], tokens[:, 1:4:2]
+            found = (tokens[:, :, None] == keys).long().argmax(2)
+            place = torch.arange(tokens.shape[1])
+            answer = torch.where(place - 2 * found < 12, values.gather(1, found), 0)
+            return nn.functional.one_hot(answer, 40).float()
+
+    assert associative_recall.quarters(task) == [(2, 5), (6, 11), (12, 17), (18, 23)]
+    assert associative_recall.accuracy(Near(), task, 0, 50).tolist() == [1, 1, 0, 0]
+    with pytest.raises(ValueError, match=r"tests is 0: no key is asked 2 to 5 tokens later"):
+        associative_recall.accuracy(Near(), task, 0, 0)
 
 
 def test_the_same_seed_finds_the_same() -> None:

@@ -92,14 +92,39 @@ def test_every_network_learns_what_stands_before_it() -> None:
             assert reading.errors.item() < 0.5, name
 
 
-def test_the_rule_asks_for_two_standard_errors() -> None:
+def test_the_error_over_splits_that_overlap_is_nadeau_and_bengios() -> None:
+    """Of 1, 2, 3: s = 1; with a test of half the size of the training, sqrt(1/3 + 1/2)."""
+    values = torch.tensor([1.0, 2.0, 3.0])
+    assert handwriting.spread(values, 0.5) == pytest.approx(0.9128709)
+    assert handwriting.distance(values, 0.5) == pytest.approx(2 / 0.9128709)
+    assert handwriting.quantile(5) == pytest.approx(2.776, abs=1e-3)  # of any table of t
+
+
+@pytest.mark.parametrize(
+    ("rivals", "holds"),
+    [
+        ([[0.20, 0.21, 0.20, 0.20, 0.21]], True),
+        ([[0.20, 0.21, 0.20, 0.20, 0.21], [0.10, 0.11, 0.10, 0.10, 0.11]], False),  # one of them is as good
+        ([[0.05, 0.06, 0.05, 0.05, 0.06]], False),  # clear, and the wrong way round
+        ([[0.13, 0.11, 0.12, 0.14, 0.10]], False),  # 2.83 errors were the splits independent, 1.65 as they overlap
+    ],
+)
+def test_the_rule_asks_for_more_than_chance(rivals: list[list[float]], holds: bool) -> None:
+    assert handwriting.fewer(torch.full((5,), 0.1), [torch.tensor(rival) for rival in rivals], 500 / 1297) == holds
+
+
+def test_the_verdict_says_who_errs_less() -> None:
     learned, judged = handwriting.parts(seed=0)
     split = (learned, TensorData(judged.batch(torch.arange(20))))
 
     def reading(errors: list[float], weights: int) -> handwriting.Reading:
         return handwriting.Reading(torch.zeros(2, 20, dtype=torch.int64), torch.tensor(errors), weights, 1_000, 1.0)
 
-    for rival, holds in (([0.20, 0.21], True), ([0.20, 0.11], False), ([0.05, 0.06], False)):
+    for rival, holds, words in (
+        ([0.20, 0.21], True, "LeNet-5 errs less, by 20."),
+        ([0.20, 0.11], False, "LeNet-5 errs less, by 1.2"),
+        ([0.05, 0.06], False, "the MLP errs less, by 8."),
+    ):
         readings = {
             "MLP, small": reading([0.0, 0.0], 5),
             "MLP, large": reading(rival, 30),
@@ -107,6 +132,7 @@ def test_the_rule_asks_for_two_standard_errors() -> None:
         }
         finding = handwriting.judge(readings, [split, split])
         assert finding.holds == holds
+        assert words in finding.verdict
         assert finding.found.keys() == handwriting.CLAIM.stated.keys()
         assert finding.found["weights of the MLP over LeNet-5's"] == 3
 

@@ -7,7 +7,7 @@ import torch
 from backbones import cost
 from backbones.initialise import build
 from backbones.transformer import Transformer
-from experiments.associative_recall import KEYS, Recall, gaps, makers
+from experiments.associative_recall import ASKED, KEYS, NEAR, VALUES, Recall, gaps, makers
 from experiments.length_extrapolation import LETTERS, MARK, Copy
 from experiments.moe_balance import Chain
 from experiments.normalisation import MARKS, LastMark
@@ -15,28 +15,61 @@ from experiments.sequences import Drawn, Predict, RecurrentReader, TransformerRe
 
 
 def test_a_sample_is_a_function_of_its_index() -> None:
-    data = Drawn(Recall(4), 3)
+    data = Drawn(Recall(4, 9), 3)
     index = torch.tensor([5, 17, 5])
     batch, alone = data.batch(index), data.batch(index[1:2])
     assert torch.equal(batch["tokens"][1:2], alone["tokens"])
     assert torch.equal(batch["tokens"][0], batch["tokens"][2])
-    for other in (Drawn(Recall(4), 4), Drawn(Recall(4), 3, "test")):
+    for other in (Drawn(Recall(4, 9), 4), Drawn(Recall(4, 9), 3, "test")):
         assert not torch.equal(other.batch(index)["tokens"], batch["tokens"])
 
 
 def test_recall_asks_for_the_value_that_its_key_was_shown_with() -> None:
-    pairs = 5
-    batch = Drawn(Recall(pairs), 0).batch(torch.arange(50))
+    pairs, rest = 5, 30
+    batch = Drawn(Recall(pairs, rest), 0).batch(torch.arange(400))
     between = gaps(batch["tokens"], pairs)
     for row, target, gap in zip(batch["tokens"].tolist(), batch["target"].tolist(), between.tolist(), strict=True):
         shown = dict(zip(row[0 : 2 * pairs : 2], row[1 : 2 * pairs : 2], strict=True))
-        assert len(shown) == pairs
-        assert all(key < KEYS <= value for key, value in shown.items())
-        assert [t for t in target if t >= 0] == [shown[key] for key in row[2 * pairs :: 2]]
-        places = [t for t in range(4 * pairs) if target[t] >= 0]
-        assert [at - row.index(row[at]) for at in places] == gap
-    assert between.min() == 2
-    assert between.max() == 4 * pairs - 2
+        assert len(shown) == len(set(shown.values())) == pairs
+        assert all(key < KEYS <= value < KEYS + VALUES for key, value in shown.items())
+        assert not any(KEYS <= token < KEYS + VALUES for token in row[2 * pairs :])  # no value is shown again
+        for place, token in enumerate(row):
+            asked = place >= 2 * pairs and token < KEYS
+            assert target[place] == (shown[token] if asked else -1)
+            assert gap[place] == (place - row.index(token) if asked else 0)
+    assert between[between > 0].min() == 2
+    assert between.max() == 2 * pairs + rest - 1
+    share = (between > 0).double().mean(0)[2 * pairs :]
+    chance = torch.tensor([max(ASKED, NEAR / (NEAR + place)) for place in range(rest)], dtype=torch.float64)
+    torch.testing.assert_close(share, chance, rtol=0, atol=0.1)  # four standard errors of 400
+
+
+def test_recall_gives_nothing_away_to_who_does_not_keep_the_pairs() -> None:
+    """Readers that know every value of a row, or cross out what they said, or what comes next, are right once in n."""
+    pairs, rest = 4, 60
+    batch = Drawn(Recall(pairs, rest), 1).batch(torch.arange(1500))
+    right = {"first value": 0, "crossed out": 0, "beside the query": 0}
+    asked = 0
+    for row, target in zip(batch["tokens"].tolist(), batch["target"].tolist(), strict=True):
+        values, said = sorted(row[1 : 2 * pairs : 2]), dict[int, int]()  # a bag: their order says nothing
+        for place in range(2 * pairs, len(row)):
+            if target[place] < 0:
+                continue
+            asked += 1
+            left = [value for value in values if value not in said.values()]
+            said.setdefault(row[place], left[0] if left else values[0])  # another key, another value
+            right["crossed out"] += said[row[place]] == target[place]
+            right["first value"] += values[0] == target[place]
+            right["beside the query"] += place + 1 < len(row) and row[place + 1] == target[place]
+    assert right.pop("beside the query") == 0
+    of_key = torch.zeros(KEYS, VALUES).index_put_(
+        (batch["tokens"][batch["target"] >= 0], batch["target"][batch["target"] >= 0] - KEYS),
+        torch.ones(()),
+        accumulate=True,
+    )
+    assert of_key.amax(1).sum() / asked < 0.1  # a key's usual value: once in 16, and what is due to luck
+    for number in right.values():
+        assert abs(number / asked - 1 / pairs) < 0.025  # 1500 rows: a standard error of at most 0.011
 
 
 def test_copy_asks_for_the_same_letters_again() -> None:

@@ -34,6 +34,10 @@ def lacking(setting: Setting) -> Finding:
     raise ModuleNotFoundError("no", name="statsmodels")
 
 
+def broken(setting: Setting) -> Finding:
+    raise ZeroDivisionError("[by] nothing")
+
+
 @pytest.fixture(autouse=True)
 def _catalog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = {"tenth": (CLAIM, run), "needy": (CLAIM, needy)}
@@ -101,3 +105,39 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(module, "EXPERIMENTS", {"lacking": (CLAIM, lacking)})
     assert main.main(["reproduce", "lacking"]) == 1
     assert "lacking needs statsmodels: pip install 'quincunx[reproduce]'" in capsys.readouterr().err
+
+
+def test_all_goes_on_where_one_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    made = {"broken": (CLAIM, broken), "lacking": (CLAIM, lacking), "needy": (CLAIM, needy), "tenth": (CLAIM, run)}
+    monkeypatch.setattr(module, "EXPERIMENTS", made)
+    assert main.main(["reproduce", "all", "--json", "--device", "cpu"]) == 1
+    said = capsys.readouterr()
+    found = {entry["name"]: entry for entry in json.loads(said.out.splitlines()[-1])}
+    assert list(found) == ["broken", "lacking", "tenth"]
+    assert found["broken"] == {"name": "broken", "failed": "ZeroDivisionError: [by] nothing"}
+    assert found["lacking"]["failed"] == "lacking needs statsmodels: pip install 'quincunx[reproduce]'"
+    assert found["tenth"]["holds"] is True
+    rows = {line.split()[0]: " ".join(line.split()[1:-1]) for line in said.out.splitlines() if line.split()[2:]}
+    assert (rows["broken"], rows["lacking"], rows["needy"], rows["tenth"]) == ("failed", "failed", "not run", "holds")
+    assert "2 of 4 claims failed: broken, lacking" in said.err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (260_032, "260,032"),
+        (1.0, "1"),
+        (0.0, "0"),
+        (-3.0, "-3"),
+        (16_384.4, "16,384"),
+        (1.98765, "1.988"),
+        (0.0123456, "0.01235"),
+        (1.7763568394002505e-15, "1.8e-15"),
+        (-0.00012345, "-1.2e-04"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        ("> 0.5", "> 0.5"),
+    ],
+)
+def test_numbers_can_be_read(number: float | str, words: str) -> None:
+    assert module._words(number) == words

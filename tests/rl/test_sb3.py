@@ -59,7 +59,7 @@ def ppo(observation: str, kwargs: dict[str, Any]) -> Any:
     [(dqn, mlp, "one-hot"), (ppo, cnn.grid, "planes"), (ppo, impala, "planes"), (ppo, vit, "planes")],
 )
 def test_it_finds_the_best_there_is(learner: Any, backbone: Make, observation: str) -> None:
-    """Within 15,000 steps (it takes 1,000 to 8,000); a network that sees nothing never does."""
+    """Within 15,000 steps; a network that sees nothing never does."""
     mdp = envs.load("cliff", AROUND).mdp
     optimum = float(dp.value_iteration(mdp, 1.0).values @ mdp.start)
     model = learner(observation, policy_kwargs(backbone, features=32, seed=0))

@@ -99,6 +99,7 @@ def test_the_names_of_the_first_checkpoints_are_understood():
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True; known here: False"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False; known here: True"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
+        ({"n_embd": None}, "GPT-2: n_embd is not given; expected a number"),
         ({"n_layer": 4}, r"stack.blocks.3.\S+ are missing"),
     ],
 )
@@ -111,3 +112,11 @@ def test_what_ours_cannot_do_is_named(change: dict[str, Any], message: str):
 def test_what_is_no_gpt2_is_not_saved_as_one():
     with pytest.raises(ValueError, match="GPT-2: norm is 'rms'; known here: 'layer'"):
         gpt2.save(Transformer(vocabulary=9, width=8, depth=1, heads=2))
+
+
+def test_what_is_absent_has_gpt2s_own_default():
+    theirs = peer(n_positions=1024)
+    sizes = {key: SIZES[key] for key in ("vocab_size", "n_embd", "n_layer", "n_head")}
+    ours, tokens = gpt2.load(sizes, theirs.state_dict()), words(2, 9)
+    assert ours.arguments["eps"] == GPT2Config().layer_norm_epsilon
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)

@@ -116,7 +116,8 @@ def test_the_shards_and_the_older_configuration_are_read(tmp_path: Path):
     [
         ({"hidden_act": "gelu"}, "Llama: hidden_act is 'gelu'; known here: 'silu'"),
         ({"model_type": "mistral"}, "model_type is 'mistral'; known here: 'llama'"),
-        ({"mlp_bias": True}, "mlp_bias is True; known here: False"),
+        ({"mlp_bias": True}, r"feed_forward.down.bias, \S+ \S+ \S+ are missing"),
+        *[({key: None}, f"Llama: {key} is not given; expected a number") for key in llama.NEEDED],
         ({"head_dim": 16}, "head_dim is 16; known here: None or 8"),
         ({"pretraining_tp": 2}, "pretraining_tp is 2"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'; known here: 'default' or 'linear' or"),
@@ -137,3 +138,32 @@ def test_what_is_no_llama_is_not_saved_as_one(kind: dict[str, Any]):
     (key, value), *_ = kind.items()
     with pytest.raises(ValueError, match=f"Llama: {key} is {value!r}"):
         llama.save(Transformer(vocabulary=9, width=8, depth=1, heads=2, **kind))
+
+
+@pytest.mark.parametrize("key", llama.NEEDED)
+def test_a_size_that_is_absent_is_named(key: str):
+    theirs = peer()
+    config = {name: value for name, value in theirs.config.to_dict().items() if name != key}
+    with pytest.raises(ValueError, match=f"Llama: {key} is not given"):
+        llama.load(config, theirs.state_dict())
+
+
+def test_what_is_absent_has_llamas_own_default():
+    """In its configuration class: eps 1e-6, no biases, an output of its own, as many groups as heads."""
+    sizes = {key: SIZES[key] for key in llama.NEEDED}
+    theirs = peer(rms_norm_eps=LlamaConfig().rms_norm_eps)
+    ours = llama.load(sizes, theirs.state_dict())
+    assert ours.arguments["eps"] == LlamaConfig().rms_norm_eps == 1e-6
+    tokens = words(2, 9)
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["attention_bias", "mlp_bias"])
+def test_biases_of_one_half_alone(key: str, tmp_path: Path):
+    theirs = peer(**{key: True}).double()
+    config = {name: value for name, value in theirs.config.to_dict().items() if value or not name.endswith("_bias")}
+    ours, tokens = llama.load(config, theirs.state_dict()), words(2, 9)
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
+    peers.write(tmp_path, *llama.save(ours))
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, rtol=0, atol=1e-4)

@@ -98,6 +98,9 @@ def test_unknown_weights_and_unsayable_networks_are_refused_by_name() -> None:
     theirs = ViTModel(config(), use_mask_token=True)
     with pytest.raises(ValueError, match=r"weight 'embeddings\.mask_token' has no place"):
         vit.load(theirs.config.to_dict(), theirs.state_dict())
+    without = {name: w for name, w in ViTModel(config()).state_dict().items() if "position" not in name}
+    with pytest.raises(ValueError, match=r"weight 'embeddings\.position_embeddings' is missing"):
+        vit.load(theirs.config.to_dict(), without)
     with pytest.raises(ValueError, match="positions is 'rotary'"):
         vit.save(ViT(8, 1, 4, 16, 1, 2, 3, positions="rotary"))
     with pytest.raises(ValueError, match="classes is 3"):

@@ -92,7 +92,7 @@ def test_steps_by_a_packed_model_equal_recomputing_everything(
 ):
     """Equal lengths take no mask, and one row another layout. What attention reads decides here."""
     monkeypatch.setattr(packing, "LARGE", 1)
-    monkeypatch.setattr(packing, "TALL", 1)
+    monkeypatch.setattr(packing, "ROW", 1)
     model = make(spread=1.5)
     with torch.no_grad():
         for block in model.transformer.stack.layers:
@@ -106,6 +106,10 @@ def test_steps_by_a_packed_model_equal_recomputing_everything(
         for _ in range(20):
             text.append(int(model.transformer.logits(model.transformer(torch.tensor([text])))[0, -1].argmax()))
         assert row == text[len(prompt) :]
+
+
+def test_no_prompts_have_no_continuations():
+    assert generate(make(), [], limit=20, end=2) == []
 
 
 def test_a_drawn_continuation_depends_on_its_own_prompt_and_key_alone():
