@@ -99,8 +99,8 @@ def gaps(tokens: Int64[Tensor, "B T"], pairs: int) -> Int64[Tensor, "B T"]:
 
 
 def run(setting: Setting) -> Finding:
-    """Four pairs and 200 places after them, two seeds, 26 thousand parameters each."""
-    return compare(setting, Recall(4, 200), width=32, steps=1500, batch=16, seeds=2, tests=500)
+    """Four pairs and 120 places after them, two seeds, 26 thousand parameters each."""
+    return compare(setting, Recall(4, 120), width=32, steps=1500, batch=16, seeds=2, tests=500)
 
 
 def makers(width: int) -> dict[str, Callable[[], nn.Module]]:

@@ -1,17 +1,10 @@
-"""What all conversions share: refusing what is not known, renaming, filling a module, and the folder of a peer.
-
-A folder is `config.json` and `model.safetensors` (or the shards that `model.safetensors.index.json` names), as Hugging
-Face's `save_pretrained` writes it and `from_pretrained` reads it.
-"""
+"""What all conversions share: refusing what is not known, renaming, and filling a module."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -62,22 +55,3 @@ def fill(make: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
             raise ValueError(f"{type(module).__name__}: weight {name} has shape {sizes}")
     module.load_state_dict({name: tensor.detach().clone() for name, tensor in weights.items()}, assign=True)
     return module
-
-
-def read(folder: Path) -> tuple[dict[str, Any], Weights]:
-    """The configuration and the weights of a folder, on the CPU. Raises OSError where a file is missing."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    index = folder / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    weights: Weights = {}
-    for shard in sorted(shards):
-        weights |= safetensors.torch.load_file(folder / shard)
-    return config, weights
-
-
-def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write what `save` of a conversion gave, for the peer's `from_pretrained`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    safetensors.torch.save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")

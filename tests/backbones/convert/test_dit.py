@@ -1,14 +1,12 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from backbones.convert import dit
+from backbones.convert import dit, folders
 from backbones.dit import DiT
 
 
@@ -63,12 +61,11 @@ def test_load_equals_diffusers(change: dict[str, Any], shared: bool) -> None:
 def test_a_folder_saved_from_ours_opens_there(own: bool, tmp_path: Path) -> None:
     ours = drawn(DiT(8, 3, 2, 16, 3, 2, 10, out_channels=6, own=own))
     described, weights = dit.save(ours)
-    (tmp_path / "config.json").write_text(json.dumps(described))
-    safetensors.torch.save_file(weights, tmp_path / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    folders.write(tmp_path, described, weights)
     theirs = DiTTransformer2DModel.from_pretrained(tmp_path).eval()
     x, t, label = inputs()
     torch.testing.assert_close(ours(x, t, label), theirs(x, t, label).sample, rtol=1e-5, atol=1e-5)
-    again = dit.load(dict(theirs.config), theirs.state_dict())
+    again = dit.load(*folders.read(tmp_path))
     assert again.arguments["own"] == own
     assert all(torch.equal(w, again.state_dict()[name]) for name, w in ours.state_dict().items())
 

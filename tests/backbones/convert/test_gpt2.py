@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from backbones.convert import gpt2, peers
+from backbones.convert import folders, gpt2
 from backbones.initialise import build
 from backbones.transformer import Transformer
 
@@ -64,11 +64,11 @@ def test_logits_and_gradients_equal_hugging_faces(kind: str, dtype: torch.dtype)
 def test_what_is_saved_hugging_face_reads_and_it_comes_back(kind: str, tmp_path: Path):
     theirs = peer(**KINDS[kind])
     ours = gpt2.load(theirs.config.to_dict(), theirs.state_dict())
-    peers.write(tmp_path, *gpt2.save(ours))
+    folders.write(tmp_path, *gpt2.save(ours))
     again = GPT2LMHeadModel.from_pretrained(tmp_path)
     tokens = words(2, 30)
     assert torch.equal(again(tokens).logits, theirs(tokens).logits)
-    back = gpt2.load(*peers.read(tmp_path))
+    back = gpt2.load(*folders.read(tmp_path))
     assert back.arguments == ours.arguments
     assert torch.equal(back(tokens), ours(tokens))
 
@@ -78,7 +78,7 @@ def test_a_model_of_ours_becomes_hugging_faces(tmp_path: Path):
     ours = build(
         lambda: Transformer(vocabulary=50, width=32, depth=2, heads=4, **kind), torch.Generator().manual_seed(0)
     )
-    peers.write(tmp_path, *gpt2.save(ours))
+    folders.write(tmp_path, *gpt2.save(ours))
     tokens = words(2, 30)
     theirs = GPT2LMHeadModel.from_pretrained(tmp_path)
     torch.testing.assert_close(theirs(tokens).logits, ours.logits(ours(tokens)), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backbones.convert import llama, peers
+from backbones.convert import folders, llama
 from backbones.initialise import build
 from backbones.transformer import Transformer
 from generative.language.generate import generate
@@ -73,11 +73,11 @@ def test_logits_and_gradients_equal_hugging_faces(kind: str, dtype: torch.dtype)
 def test_what_is_saved_hugging_face_reads_and_it_comes_back(kind: str, tmp_path: Path):
     theirs = peer(**KINDS[kind])
     ours = llama.load(theirs.config.to_dict(), theirs.state_dict())
-    peers.write(tmp_path, *llama.save(ours))
+    folders.write(tmp_path, *llama.save(ours))
     again = LlamaForCausalLM.from_pretrained(tmp_path)
     tokens = words(2, 30)
     assert torch.equal(again(tokens).logits, theirs(tokens).logits)
-    back = llama.load(*peers.read(tmp_path))
+    back = llama.load(*folders.read(tmp_path))
     assert back.arguments == ours.arguments
     assert torch.equal(back(tokens), ours(tokens))
 
@@ -86,7 +86,7 @@ def test_a_model_of_ours_becomes_hugging_faces(tmp_path: Path):
     ours = build(
         lambda: Transformer(vocabulary=50, width=32, depth=2, heads=4, groups=2), torch.Generator().manual_seed(0)
     )
-    peers.write(tmp_path, *llama.save(ours))
+    folders.write(tmp_path, *llama.save(ours))
     tokens = words(2, 30)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(theirs(tokens).logits, ours.logits(ours(tokens)), rtol=0, atol=1e-5)
@@ -104,7 +104,7 @@ def test_the_shards_and_the_older_configuration_are_read(tmp_path: Path):
     theirs = peer(**KINDS["linear"])
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    config, weights = peers.read(tmp_path)
+    config, weights = folders.read(tmp_path)
     rope = config.pop("rope_parameters")
     config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "linear", "factor": rope["factor"]}}
     ours, tokens = llama.load(config, weights), words(1, 9)
@@ -164,6 +164,6 @@ def test_biases_of_one_half_alone(key: str, tmp_path: Path):
     config = {name: value for name, value in theirs.config.to_dict().items() if value or not name.endswith("_bias")}
     ours, tokens = llama.load(config, theirs.state_dict()), words(2, 9)
     torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
-    peers.write(tmp_path, *llama.save(ours))
+    folders.write(tmp_path, *llama.save(ours))
     again = LlamaForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, rtol=0, atol=1e-4)

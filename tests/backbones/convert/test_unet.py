@@ -1,14 +1,12 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from backbones.convert import unet, unet_weights
+from backbones.convert import folders, unet, unet_weights
 from backbones.masks import padding
 from backbones.unet import UNet
 
@@ -154,15 +152,14 @@ def test_odd_sizes_equal_theirs_too() -> None:
 def test_a_folder_saved_from_ours_opens_there(change: dict[str, Any], tmp_path: Path) -> None:
     ours = drawn(UNet(3, 2, 8, (1, 2), blocks=1, groups=4, **change))
     described, weights = unet.save(ours, 16)
-    (tmp_path / "config.json").write_text(json.dumps(described))
-    safetensors.torch.save_file(weights, tmp_path / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    folders.write(tmp_path, described, weights)
     theirs = (UNet2DConditionModel if "context" in change else UNet2DModel).from_pretrained(tmp_path)
     assert theirs.config.sample_size == 16
     (x, t), label = inputs(theirs), labels(theirs)
     context = words(theirs) if "context" in change else None
     told = {"class_labels": label} | ({} if context is None else {"encoder_hidden_states": context})
     torch.testing.assert_close(ours(x, t, label, context), theirs(x, t, **told).sample, rtol=1e-5, atol=1e-5)
-    again = unet.load(dict(theirs.config), theirs.state_dict())
+    again = unet.load(*folders.read(tmp_path))
     assert all(torch.equal(w, again.state_dict()[name]) for name, w in ours.state_dict().items())
     torch.testing.assert_close(again(x, t, label, context), ours(x, t, label, context), rtol=1e-6, atol=1e-6)
 
