@@ -56,8 +56,8 @@ def test_logits_and_gradients_equal_hugging_faces(kind: str, dtype: torch.dtype)
     tokens = words(2, 30)
     mine, other = ours.logits(ours(tokens)), theirs(tokens).logits
     assert other.std() > 1  # the comparison is of numbers that differ from nothing
-    exact = 1e-5 if dtype == torch.float32 else 2e-6  # Hugging Face makes angles in float32, always
-    torch.testing.assert_close(mine, other, rtol=0, atol=exact * float(other.detach().abs().max()))
+    exact = 2e-5 if kind == "llama 3" else 1e-5  # Hugging Face makes angles in float32, always, and stretches them so
+    torch.testing.assert_close(mine, other, rtol=0, atol=exact)
     toward = torch.randn(mine.shape, generator=torch.Generator().manual_seed(1)).to(dtype) / mine.numel() ** 0.5
     (mine * toward).sum().backward()
     (other * toward).sum().backward()
@@ -108,7 +108,7 @@ def test_the_shards_and_the_older_configuration_are_read(tmp_path: Path):
     rope = config.pop("rope_parameters")
     config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "linear", "factor": rope["factor"]}}
     ours, tokens = llama.load(config, weights), words(1, 9)
-    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_is_absent_has_llamas_own_default():
     ours = llama.load(sizes, theirs.state_dict())
     assert ours.arguments["eps"] == LlamaConfig().rms_norm_eps == 1e-6
     tokens = words(2, 9)
-    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["attention_bias", "mlp_bias"])
@@ -163,7 +163,7 @@ def test_biases_of_one_half_alone(key: str, tmp_path: Path):
     theirs = peer(**{key: True}).double()
     config = {name: value for name, value in theirs.config.to_dict().items() if value or not name.endswith("_bias")}
     ours, tokens = llama.load(config, theirs.state_dict()), words(2, 9)
-    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.logits(ours(tokens)), theirs(tokens).logits, rtol=0, atol=1e-5)
     folders.write(tmp_path, *llama.save(ours))
     again = LlamaForCausalLM.from_pretrained(tmp_path)
-    torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, rtol=0, atol=1e-5)
