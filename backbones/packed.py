@@ -1,10 +1,10 @@
 """The same Transformer, its weights laid out for many products of few rows: what generation is made of.
 
-A step of generation multiplies every weight by one row for each text. For one row MKL reads a matrix fastest when it is
-transposed: 25 GB/s against 8 where the matrix does not fit the cache. Several rows are multiplied fastest by oneDNN,
-from blocks that it orders itself, once. The projections that read the same vector become one product: queries, keys and
-values (which are then turned together), gate and up. Norms, embeddings and what is too small to gain are shared with
-the model; the rest is a copy, so a packed model takes its memory twice.
+A step of generation multiplies every weight by one row for each text. For one row MKL reads a tall matrix fastest
+when it is transposed: 25 GB/s against 8 where it does not fit the cache; a wide one it reads well as it is. Several
+rows are multiplied fastest by oneDNN, from blocks that it orders itself, once. The projections that read the same
+vector become one product: queries, keys and values (which are then turned together), gate and up. Norms, embeddings
+and what is too small to gain are shared with the model; the rest is a copy, so a packed model takes its memory twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backbones.positions import Turn, rotate
 from backbones.product import LARGE, able, multiply
 from backbones.transformer import Transformer
 
-ROW = 2**14  # weights from which one row gains by the transposed matrix
+ROW = 2**14  # weights from which one row gains by the transposed matrix, where it is tall
 
 
 class Packed(nn.Module):
@@ -44,21 +44,20 @@ def _blocks(weight: Tensor, rows: int) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
 
-def pays(weight: Float[Tensor, "N K"], rows: int) -> bool:
-    """Whether packing a weight makes products of so many rows faster."""
-    return able(weight) and weight.numel() >= (ROW if rows == 1 else LARGE)
+def pays(layers: Sequence[nn.Linear | nn.Embedding], rows: int) -> bool:
+    """Whether packing weights [N, K] that read the same vector makes products of so many rows faster."""
+    weights = [layer.weight for layer in layers]
+    size, tall = sum(w.numel() for w in weights), sum(len(w) for w in weights) > weights[0].shape[1]
+    return all(able(w) for w in weights) and (tall and size >= ROW if rows == 1 else size >= LARGE)
 
 
 def _together(layers: Sequence[nn.Linear], rows: int) -> nn.Module:
-    """One product for layers that read the same vector; their outputs follow each other."""
-    weight = torch.cat([layer.weight.detach() for layer in layers])
+    """One product for layers that read the same vector, where it pays: their outputs follow each other."""
+    if len(layers) == 1 and not pays(layers, rows):
+        return layers[0]
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    bias = torch.cat(biases) if biases else None
-    if pays(weight, rows):
-        return Packed(weight, bias, rows)
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    made.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias}, assign=True)
-    return made
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    return Packed(weight, torch.cat(biases) if biases else None, rows)
 
 
 class PackedAttention(nn.Module):
@@ -109,15 +108,17 @@ def packed(model: Transformer, rows: int) -> Transformer:
     Whoever trains the model packs it again. Where nothing gains, it is the model itself.
     """
     same: dict[int, object] = {}
+    within: set[nn.Module] = set()  # what was packed with the module that holds it
     for module in model.modules():
-        if isinstance(module, nn.Linear) and pays(module.weight, rows):
+        if isinstance(module, Attention) and pays([module.query, module.key, module.value], rows):
+            same[id(module)] = PackedAttention(module, rows)
+            within.update(module.children())
+        elif isinstance(module, SwiGLU | GEGLU) and pays([module.gate, module.up], rows):
+            same[id(module)] = PackedGate(module, rows)
+            within.update(module.children())
+        elif isinstance(module, nn.Linear) and module not in within and pays([module], rows):
             same[id(module)] = Packed(module.weight.detach(), module.bias, rows)
-    for block in model.stack.layers:
-        if isinstance(block.attention, Attention) and id(block.attention.query) in same:
-            same[id(block.attention)] = PackedAttention(block.attention, rows)
-        if isinstance(block.feed_forward, SwiGLU | GEGLU) and id(block.feed_forward.up) in same:
-            same[id(block.feed_forward)] = PackedGate(block.feed_forward, rows)
-    tied = model.head is None and pays(model.embedding.weight, rows)
+    tied = model.head is None and pays([model.embedding], rows)
     if not same and not tied:
         return model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}

@@ -220,6 +220,8 @@ class Stack(nn.Module):
             ShapeError: where x is of another rank or width, or the positions are not those of x.
             ValueError: where blocks need a memory or a condition that is not given.
         """
+        if not isinstance(mask, Mask):
+            raise TypeError(f"Stack: mask is a {type(mask).__name__}, expected a Mask, as backbones.masks makes them")
         if x.ndim != 3 or (self.layers and x.shape[-1] != self.layers[0].attention.width):
             raise wrong("Stack: x", x, f"[B, T, {self.layers[0].attention.width}]")
         if positions.ndim < 2 or positions.shape[0] not in (1, len(x)) or positions.shape[1] != x.shape[1]:

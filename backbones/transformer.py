@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         length: the longest sequence, which only learned positions need.
         norm: "rms", "layer", or "plain", a layer norm without weights.
         order: "pre" or "post": where the norm stands.
-        feed_forward: "swiglu", "gelu", "gelu-tanh", "relu" or "relu2".
+        feed_forward: "swiglu", "geglu", "gelu", "gelu-tanh", "relu" or "relu2".
         experts: feed-forward networks of a block, of which each token uses some (`backbones.moe`, which says who keeps
             them balanced); by default one, which all use.
         active: of the experts, how many a token uses; 2 by default.
@@ -183,6 +183,9 @@ class Transformer(nn.Module):
         """
         if tokens.ndim != 2:
             raise wrong("Transformer: tokens", tokens, "[B, T]")
+        longest = self.arguments["length"] if self.arguments["positions"] == "learned" else None
+        if longest is not None and tokens.shape[1] > longest:
+            raise wrong("Transformer: tokens", tokens, f"[B, T] with T up to the learned positions, {longest}")
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if mask is None:
@@ -191,6 +194,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Unnormalised log-probabilities of the next token, for the positions whose hidden states are given."""
+        if hidden.shape[-1] != self.width:
+            raise wrong("Transformer: hidden", hidden, f"[..., {self.width}]")
         if self.head is None or isinstance(self.head, nn.Linear):
             return linear(hidden, self.output_weight)
         return self.head(hidden)  # packed

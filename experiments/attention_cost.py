@@ -47,7 +47,7 @@ CLAIM = Claim(
 
 def run(setting: Setting) -> Finding:
     """Lengths 256 ... 16384, slopes over the upper four."""
-    return measure(setting, LENGTHS, repeats=3)
+    return measure(setting, LENGTHS, repeats=8)
 
 
 def measure(setting: Setting, lengths: Sequence[int], repeats: int) -> Finding:

@@ -55,6 +55,7 @@ def load(folder: Path | None) -> tuple[LanguageModel, PieceTokenizer]:
     """The model and its vocabulary. Raises DataError where the folder does not hold them."""
     if folder is None:
         raise DataError(NEEDS)
+    folder = folder.parent if folder.is_file() else folder
     try:
         return LanguageModel(llama2c.load(folder / MODEL)), PieceTokenizer.read(folder / VOCABULARY)
     except FileNotFoundError as error:

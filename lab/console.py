@@ -11,7 +11,15 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape as escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 out = Console(soft_wrap=False, highlight=False)
@@ -42,12 +50,19 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: int, start: int = 0) -> Iterator[Bar]:
-    """A progress bar on standard error; where that is no terminal, one line at the end instead."""
+def progress(label: str, total: int, start: int = 0, *, counts: bool = True) -> Iterator[Bar]:
+    """A progress bar on standard error; where that is no terminal, one line at the end instead.
+
+    Args:
+        label: what is being done.
+        total: of how many parts.
+        start: how many are done already.
+        counts: whether the parts are things that a person counts, and not mere shares of the work.
+    """
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        (MofNCompleteColumn if counts else TaskProgressColumn)(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
@@ -57,16 +72,20 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     with Progress(*columns, console=err, refresh_per_second=4, disable=silent, expand=True) as shown:
         yield Bar(shown, label, total, start)
     if not err.is_terminal:
-        sys.stderr.write(f"{label}: {total} done\n")
+        sys.stderr.write(f"{label}: {total} done\n" if counts else f"{label}: done\n")
 
 
-def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output; columns whose cells are all numbers align to the right."""
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, wrap: bool = False) -> None:
+    """Print a table on standard output; columns whose cells are all numbers align to the right.
+
+    What does not fit the width of the terminal is cut, or with `wrap` continued below.
+    """
     rows = [list(row) for row in rows]
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    shown = Table(title=title or None, title_justify="left", title_style="bold", header_style="dim", box=None)
+    shown.pad_edge = False
     for i, name in enumerate(header):
         numeric = all(_numeric(row[i]) for row in rows)
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=not wrap)
     for row in rows:
         shown.add_row(*row)
     out.print(shown)

@@ -13,7 +13,7 @@ import tyro
 from experiments.catalog import EXPERIMENTS
 from experiments.claim import Claim, DataError, Finding, Setting
 from lab import console, plots
-from lab.run import next_free, plain, write_json
+from lab.run import RunError, next_free, plain, write_json
 from qx.jobs import WorkFailedError, device_of
 from qx.usage import Common, UsageError, choose, parse
 
@@ -88,8 +88,10 @@ def _each(options: Reproduce) -> list[dict[str, Any]]:
 def _one(name: str, options: Reproduce, out: Path | None) -> dict[str, Any]:
     """Run one claim, show what was found and write it down."""
     claim, run = EXPERIMENTS[name]
+    if out is not None and (out / "result.json").exists():
+        raise RunError(f"{out}: a result stands here already; give another --out")
     device, began = device_of(options), time.monotonic()
-    with console.progress(f"reproduce {name}", PARTS) as bar:
+    with console.progress(f"reproduce {name}", PARTS, counts=False) as bar:
         setting = Setting(
             seed=options.seed,
             device=device,
@@ -124,10 +126,10 @@ def _show(claim: Claim, finding: Finding, folder: Path) -> None:
     console.out.print(f"[bold]{console.escape(claim.claim)}[/]")
     console.out.print(f"[dim]{console.escape(claim.source)}[/]\n")
     rows = [[name, _words(claim.stated.get(name, "-")), _words(number)] for name, number in finding.found.items()]
-    console.table("", ["", "stated", "found"], rows)
+    console.table("", ["", "stated", "found"], rows, wrap=True)
     if finding.rows:
         console.out.print()
-        console.table("", finding.header, finding.rows)
+        console.table("", finding.header, finding.rows, wrap=True)
     colour = "green" if finding.holds else "yellow"
     console.out.print(f"\n[bold {colour}]{_held(finding.holds)}[/]  {console.escape(finding.verdict)}")
     console.out.print(f"[dim]picture[/]  {folder / 'report.png'}\n", soft_wrap=True)

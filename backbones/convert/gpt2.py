@@ -47,8 +47,9 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transforme
     Raises:
         ValueError: for a value that our Transformer cannot do, or weights that do not fit.
     """
+    expect(PEER, config, {"model_type": ("gpt2",)})
     need(PEER, config, ("vocab_size", "n_embd", "n_layer", "n_head"))
-    known = {"model_type": ("gpt2",), "activation_function": tuple(ACTIVATIONS), "scale_attn_weights": (True,)}
+    known = {"activation_function": tuple(ACTIVATIONS), "scale_attn_weights": (True,)}
     expect(PEER, config, known | {"scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)})
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
     sizes.setdefault("length", config.get("n_ctx", 1024))

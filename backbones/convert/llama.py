@@ -64,11 +64,12 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transforme
     Raises:
         ValueError: for a value that our Transformer cannot do, or weights that do not fit.
     """
+    expect(PEER, config, {"model_type": ("llama",)})
     need(PEER, config, NEEDED)
     expect(
         PEER,
         config,
-        {"model_type": ("llama",), "hidden_act": ("silu",), "pretraining_tp": (1,)}
+        {"hidden_act": ("silu",), "pretraining_tp": (1,)}
         | {"head_dim": (None, config["hidden_size"] // config["num_attention_heads"])},
     )
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}

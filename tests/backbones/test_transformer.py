@@ -190,3 +190,15 @@ def test_a_packed_model_makes_its_own_cache(rows: int):
     cache = fast.cache(rows, 4)
     steps = [fast(tokens[:, t : t + 1], torch.full((rows, 1), t), cache=cache) for t in range(4)]
     torch.testing.assert_close(torch.cat(steps, dim=1), model(tokens), rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("as_in_use")
+def test_what_people_pass_by_mistake_is_named():
+    """A boolean tensor for a mask, more tokens than learned positions, a hidden state of another width."""
+    model, tokens = make(positions="learned", length=4), words(2, 9)
+    with pytest.raises(ValueError, match=r"tokens has shape \[2, 9\], expected .* up to the learned positions, 4"):
+        model(tokens)
+    with pytest.raises(TypeError, match="mask is a Tensor, expected a Mask"):
+        model(tokens[:, :4], mask=torch.ones(2, 4, dtype=torch.bool))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"hidden has shape \[2, 9, 31\], expected \[..., 32\]"):
+        model.logits(torch.zeros(2, 9, 31))

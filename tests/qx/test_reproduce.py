@@ -141,3 +141,19 @@ def test_all_goes_on_where_one_fails(monkeypatch: pytest.MonkeyPatch, capsys: py
 )
 def test_numbers_can_be_read(number: float | str, words: str) -> None:
     assert module._words(number) == words
+
+
+def test_a_result_that_stands_is_not_written_over(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["reproduce", "nadaraya-watson", "--out", str(tmp_path / "r")]
+    assert main.main(arguments) == 0
+    before = (tmp_path / "r" / "result.json").read_bytes()
+    assert main.main(arguments) == 2
+    assert "a result stands here already; give another --out" in capsys.readouterr().err
+    assert (tmp_path / "r" / "result.json").read_bytes() == before
+
+
+def test_no_word_of_a_narrow_terminal_is_cut(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main.main(["reproduce", "sqrt-dk", "--list"]) == 0
+    capsys.readouterr()
+    assert main.main(["reproduce", "nadaraya-watson", "--out", str(tmp_path / "r")]) == 0
+    assert "\u2026" not in capsys.readouterr().out
