@@ -144,7 +144,7 @@ def test_numbers_can_be_read(number: float | str, words: str) -> None:
 
 
 def test_a_result_that_stands_is_not_written_over(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["reproduce", "nadaraya-watson", "--out", str(tmp_path / "r")]
+    arguments = ["reproduce", "tenth", "--out", str(tmp_path / "r")]
     assert main.main(arguments) == 0
     before = (tmp_path / "r" / "result.json").read_bytes()
     assert main.main(arguments) == 2
@@ -152,8 +152,19 @@ def test_a_result_that_stands_is_not_written_over(capsys: pytest.CaptureFixture[
     assert (tmp_path / "r" / "result.json").read_bytes() == before
 
 
-def test_no_word_of_a_narrow_terminal_is_cut(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main.main(["reproduce", "sqrt-dk", "--list"]) == 0
-    capsys.readouterr()
-    assert main.main(["reproduce", "nadaraya-watson", "--out", str(tmp_path / "r")]) == 0
-    assert "\u2026" not in capsys.readouterr().out
+def wordy(setting: Setting) -> Finding:
+    figure, _ = plots.figure()
+    row = ["a long name of a row"] * 8
+    return Finding(
+        {"ten": "word " * 20, "nine": 9.0}, True, "because", figure, [f"column {i} of many" for i in range(8)], [row]
+    )
+
+
+def test_no_word_of_a_narrow_terminal_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.EXPERIMENTS, "wordy", (CLAIM, wordy))
+    assert main.main(["reproduce", "wordy"]) == 0
+    said = capsys.readouterr().out
+    assert "\u2026" not in said
+    assert said.count("number") == 20
