@@ -156,7 +156,7 @@ def wordy(setting: Setting) -> Finding:
     figure, _ = plots.figure()
     row = ["a long name of a row"] * 8
     return Finding(
-        {"ten": "word " * 20, "nine": 9.0}, True, "because", figure, [f"column {i} of many" for i in range(8)], [row]
+        {"ten": "number " * 20, "nine": 9.0}, True, "because", figure, [f"column {i} of many" for i in range(8)], [row]
     )
 
 
