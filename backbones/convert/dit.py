@@ -78,7 +78,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiT:
             heads,
             config.get("num_embeds_ada_norm", 1000),
             out_channels=config.get("out_channels"),
-            feed_forward=ACTIVATIONS[config.get("activation_fn", "gelu-approximate")],  # type: ignore[arg-type]
+            feed_forward=ACTIVATIONS[config.get("activation_fn", "gelu-approximate")],  # type: ignore[arg-type]  # a name
             own=own,
             eps=config.get("norm_eps", 1e-5),
         ),

@@ -135,8 +135,8 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet:
             layers=_each(c["transformer_layers_per_block"], levels) if prompted else 1,
             middle=prompted or c["add_attention"],
             middle_groups=middle_groups,
-            tell=TELL[c["resnet_time_scale_shift"]],  # type: ignore[arg-type]
-            label=LABEL[c["class_embed_type"]],  # type: ignore[arg-type]
+            tell=TELL[c["resnet_time_scale_shift"]],  # type: ignore[arg-type]  # a name
+            label=LABEL[c["class_embed_type"]],  # type: ignore[arg-type]  # a name
             eps=c["norm_eps"],
             offset=c["freq_shift"],
             sine_first=not c["flip_sin_to_cos"],

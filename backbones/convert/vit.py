@@ -85,7 +85,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ViT:
             len(named["head.weight"]) if "head.weight" in named else None,
             hidden=config.get("intermediate_size", 3072),
             pooler=len(named["pooler.weight"]) if "pooler.weight" in named else None,
-            feed_forward=ACTIVATIONS[config.get("hidden_act", "gelu")],  # type: ignore[arg-type]
+            feed_forward=ACTIVATIONS[config.get("hidden_act", "gelu")],  # type: ignore[arg-type]  # a name
             eps=config.get("layer_norm_eps", 1e-12),
         ),
         named,
