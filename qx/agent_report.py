@@ -15,7 +15,7 @@ from envs import render
 from lab import plots
 from lab.run import Run
 from rl import dp
-from rl.evaluate import ci95, iqm
+from rl.evaluate import ci95, iqm, policy_of
 from rl.types import Agent
 
 
@@ -47,9 +47,10 @@ def _maps(
     render.draw(world, values=values, policy=policy, title="exact: V* and its arrows", ax=exact)
     returns = [-np.inf if r is None else r for r in result["returns"]]  # None: a policy that costs for ever
     middle = int(np.argsort(returns)[len(returns) // 2])
-    q = agent.q_values(world.observe(observation))[middle].cpu().double()
+    v = agent.values(world.observe(observation).to(agent.device))[middle].cpu().double()
+    policy = policy_of(agent, world, observation)[middle]
     title = f"learned: replica {middle + 1} of {len(result['returns'])}, the median"
-    render.draw(world, values=q.amax(-1), policy=q.argmax(-1), title=title, ax=learned)
+    render.draw(world, values=v, policy=policy, title=title, ax=learned)
 
 
 def _exact(world: envs.World, gamma: float) -> tuple[Tensor, Tensor]:

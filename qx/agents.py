@@ -18,9 +18,9 @@ from qx import agent_report
 from qx.jobs import device_of, show, start
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 from qx.worlds import discount, overrides
-from rl.agents import AGENTS, defaults, simulate
-from rl.evaluate import Evaluation, evaluate, exact_returns
-from rl.train import TrainConfig, Trainer
+from rl.agents import AGENTS, defaults, trainer
+from rl.evaluate import Evaluation, evaluate, judged
+from rl.train import TrainConfig
 
 C = TypeVar("C")
 WATCHED = 1500  # states; on larger worlds the exact value is computed at the end only
@@ -62,10 +62,9 @@ class TrainJob:
             raise UsageError(f"--capacity {config.capacity}: expected at least the {length.worlds} worlds of a replica")
         self.gamma = discount(config.gamma, self.world.discount)
         common: dict[str, Any] = {"replicas": options.replicas, "seed": options.seed, "device": self.device}
-        _, build = AGENTS[agent]
         with asked(f"{agent} on {world}"):
-            self.agent = build(config, self.world, **common)
-            self.trainer = Trainer(self.agent, simulate(config, self.world, worlds=length.worlds, **common), length)
+            self.trainer = trainer(agent, self.world, config, length, **common)
+        self.agent = self.trainer.agent
         self.name, self.total = f"{agent}-{self.world.name}", length.steps
         self.headline: tuple[str, ...] = ("value", "return", "loss", "td_error")
         self.watch()  # a world without a finite optimum is refused here, before anything is written
@@ -76,13 +75,11 @@ class TrainJob:
         return {"agent": self.asked_agent, "world": world, "options": to_tree(self.options)}
 
     def watch(self) -> Mapping[str, Tensor]:
-        """`value`: the exact value of each replica's greedy policy from the start, on worlds small enough."""
+        """`value`: what each replica would be judged by now, on tables small enough."""
         if not isinstance(self.world, envs.World) or self.world.mdp.states > WATCHED:
             return {}
-        returns, _, _ = exact_returns(
-            self.agent, self.world, gamma=self.gamma, observation=self.options.agent.observation
-        )
-        return {"value": returns}
+        found = judged(self.agent, self.world, gamma=self.gamma, observation=self.options.agent.observation)
+        return {} if found is None else {"value": found[0]}
 
     def evaluate(self) -> dict[str, Any]:
         o = self.options
@@ -134,7 +131,7 @@ def train(args: Sequence[str]) -> dict[str, Any]:
 
 def _kind(agent: str) -> Any:
     """`Train` with the agent's own config."""
-    config, _ = AGENTS[agent]
+    config = AGENTS[agent].config
     return Train[config]  # type: ignore[valid-type]  # a type that is chosen when the command is run
 
 

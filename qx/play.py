@@ -29,7 +29,7 @@ from qx.keyboard import keyboard
 from qx.usage import Answering, Common, UsageError, parse
 from qx.walk import Walk
 from qx.worlds import discount, overrides, table_world
-from rl.evaluate import STATES, exact_returns
+from rl.evaluate import exact_returns, policy_of
 
 HINTS, AGENT, RESTART, QUIT = "?h", "g", "r", "q"
 SAID = 4  # best actions that a hint names
@@ -194,7 +194,8 @@ def _agent(path: Path, world: envs.World, options: Play) -> Int64[Tensor, "S"]:
     if job.world.name != world.name or ours.shape != theirs.shape or job.world.actions != world.actions:
         raise UsageError(f"--run {path}: its world is {job.world.name}, expected {world.name} with the same --set")
     job.trainer.load_state_dict(checkpoint.load(run.path / "checkpoint").state)
+    if job.agent.memory(1).numel():
+        raise UsageError(f"--run {path}: its agent remembers what it saw; expected one that acts by what it sees")
     returns, _, _ = exact_returns(job.agent, job.world, gamma=job.gamma, observation=seen)
-    best = int(returns.nan_to_num(nan=-math.inf).argmax())
-    q = torch.cat([job.agent.q_values(part.to(job.agent.device))[best].cpu() for part in torch.split(ours, STATES)])
-    return q.argmax(-1)
+    policy = policy_of(job.agent, world, seen)[int(returns.nan_to_num(nan=-math.inf).argmax())]
+    return policy.argmax(-1) if policy.is_floating_point() else policy

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from envs.types import Worlds
@@ -41,6 +41,11 @@ def world_keys(seed: int, replicas: int, worlds: int) -> Int64[Tensor, "N"]:
     return streams.keys(seed, "world", replicas, worlds).flatten()
 
 
+def forget(memory: Float32[Tensor, "R W *memory"], over: Bool[Tensor, "R W"]) -> Float32[Tensor, "R W *memory"]:
+    """What is remembered in each world, nothing where an episode is over."""
+    return memory.masked_fill(over.view(*over.shape, *[1] * (memory.ndim - 2)), 0)
+
+
 class Trainer:
     """Trains one agent; everything it holds is in `state_dict`.
 
@@ -59,6 +64,7 @@ class Trainer:
             raise ValueError(f"there are {worlds.n} worlds, expected {R * W}: {W} for each of {R} replicas")
         self.agent, self.worlds, self.config = agent, worlds, config
         self.obs = worlds.reset()  # [N, ...]
+        self.memory = agent.memory(W)  # [R, W, ...], zeros where an episode begins
         self.step = 0
         device = self.obs.device
         self.running = torch.zeros(2, R * W, dtype=torch.float64, device=device)  # return and length so far
@@ -85,11 +91,12 @@ class Trainer:
         """One step of every world."""
         R, W = self.agent.replicas, self.config.worlds
         obs = self.obs.view(R, W, *self.obs.shape[1:])
-        action = self.agent.act(obs, explore=True)
+        action, memory = self.agent.act(obs, self.memory)
         step = self.worlds.step(action.flatten())
         last = step.terminated | step.truncated  # [N]
         transition = Transition(
             obs=obs,
+            memory=self.memory,
             action=action,
             reward=step.reward.view(R, W),
             next_obs=step.obs.view_as(obs),
@@ -106,8 +113,9 @@ class Trainer:
             self._ended += last.view(R, W).sum(1)
             self.running *= ~last
             self.obs = self.worlds.reset(last)
+            self.memory = forget(memory, last.view(R, W))
         else:
-            self.obs = step.obs
+            self.obs, self.memory = step.obs, memory
         self.step += W
 
     def _open_window(self) -> None:
@@ -139,6 +147,7 @@ class Trainer:
             "agent": self.agent.state_dict(),
             "worlds": self.worlds.state_dict(),
             "obs": self.obs.clone(),
+            "memory": self.memory.clone(),
             "running": self.running.clone(),
             "recent": self.recent.clone(),
             "episodes": self.episodes.clone(),
@@ -150,7 +159,7 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
         self.worlds.load_state_dict(state["worlds"])
         device = self.obs.device
-        self.obs = state["obs"].to(device)
+        self.obs, self.memory = state["obs"].to(device), state["memory"].to(device)
         self.running = state["running"].to(device, copy=True)
         self.recent = state["recent"].to(device)
         self.episodes = state["episodes"].to(device)

@@ -7,7 +7,7 @@ import envs
 from envs import World, mix
 from lab import streams
 from rl import dp
-from rl.agents import DQNConfig, build_dqn
+from rl.recipes.deep import DQNConfig, build_dqn
 from rl.train import TrainConfig, Trainer, world_keys
 
 MAPS = ["S..\n.#.\n..G", "S.#\n...\n.G.", ".S.\n...\nG#."]

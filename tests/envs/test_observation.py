@@ -11,6 +11,7 @@ from envs.layout import LOOKS, Layout
 from envs.observation import ObservationError
 from envs.pixels import mosaic
 from rl import agents
+from rl.recipes.deep import build_dqn
 from rl.train import TrainConfig, Trainer
 
 
@@ -197,11 +198,11 @@ def test_the_labs_dqn_reads_pictures_as_bytes_scaled_once():
     """A byte picture and the same in [0, 1] have the same values, and a step of learning from bytes is a step."""
     config = replace(agents.defaults("dqn", "garden")[0], observation="rgb", learning_starts=8, capacity=64)
     world = envs.load("cliff", {"map": "S.\n.G"})
-    agent = agents.build_dqn(config, world, 1, 0)
+    agent = build_dqn(config, world, 1, 0)
     seen = world.observe("rgb")
     assert torch.equal(agent.q_values(seen), agent.q_values(seen.float() / 255))
     before = agent.q_values(seen)
-    worlds = agents.simulate(config, world, replicas=1, worlds=8, seed=0)
+    worlds = agents.simulate("dqn", config, world, replicas=1, worlds=8, seed=0)
     for _ in Trainer(agent, worlds, TrainConfig(steps=32)).run():
         pass
     assert agent.replay.storage["obs"].dtype == torch.uint8

@@ -13,7 +13,7 @@ from envs.catalog import load
 from envs.world import World
 from rl import dp
 from rl.evaluate import ci95, evaluate, iqm, play
-from rl.td import QLearning
+from rl.tabular.q_learning import QLearning
 from tests.oracles.dp import dense_value, one_hot
 
 
@@ -63,7 +63,7 @@ def with_tables(found: World, q: torch.Tensor, gamma: float = 0.9) -> QLearning:
     agent = QLearning(
         *q.shape[1:], list(range(len(q))), gamma=gamma, alpha=1.0, omega=0.0, epsilon=(1.0, 1.0), epsilon_steps=1
     )
-    agent.q.copy_(q)
+    agent.q.value.copy_(q)
     return agent
 
 
@@ -87,8 +87,8 @@ def test_played_episodes_approach_the_undiscounted_value_within_the_limit() -> N
     q = dp.value_iteration(lake.mdp, 0.99).q.unsqueeze(0)
     agent = with_tables(lake, q)
     exact = dp.policy_evaluation(lake.mdp, q.argmax(-1), 1.0, sweeps=100)[0] @ lake.mdp.start
-    found = play(agent, lake, observation="index", seed=0, episodes=1000)
-    assert abs(float(found[0] - exact)) < 5 * math.sqrt(0.25 / 1000)
+    found = play(agent, lake, gamma=1.0, observation="index", seed=0, episodes=1000)
+    assert abs(float(found.total.mean() - exact)) < 5 * math.sqrt(0.25 / 1000)
 
 
 def test_undiscounted_policies_that_never_end_are_judged_within_the_time_limit() -> None:
@@ -108,7 +108,7 @@ def test_undiscounted_policies_that_never_end_are_judged_within_the_time_limit()
 
 def test_a_world_without_a_table_needs_episodes() -> None:
     pole = load("CartPole-v1")
-    with pytest.raises(ValueError, match="CartPole-v1 has no table, expected episodes >= 1 to judge by, not 0"):
+    with pytest.raises(ValueError, match="CartPole-v1: it has no table; expected episodes >= 1 to judge by, not 0"):
         evaluate(
             with_tables(world("cliff"), torch.zeros(1, 2, 2)), pole, gamma=1.0, observation="index", seed=0, episodes=0
         )

@@ -8,11 +8,15 @@ import torch
 from backbones.mlp import MLP
 from envs.catalog import load
 from envs.world import World
-from rl import dp, dqn
-from rl.agents import DQNConfig, build_dqn, replica_seeds, simulate
-from rl.dqn import DQN, clip_each, double_dqn_loss, dqn_loss, huber
+from rl import dp
+from rl.agents import simulate
+from rl.deep import dqn
+from rl.deep.dqn import DQN, double_dqn_loss, dqn_loss, huber
+from rl.deep.learner import clip_each
+from rl.deep.replay import Batch
 from rl.evaluate import evaluate
-from rl.replay import Batch
+from rl.recipe import replica_seeds
+from rl.recipes.deep import DQNConfig, build_dqn
 from rl.train import TrainConfig, Trainer
 from rl.types import Transition
 
@@ -89,6 +93,7 @@ def steps(count: int, R: int, W: int, seed: int = 0) -> list[Transition]:
     return [
         Transition(
             obs=torch.randn(R, W, 3, generator=g),
+            memory=torch.zeros(R, W, 0),
             action=torch.randint(0, 2, (R, W), generator=g),
             reward=torch.randn(R, W, generator=g),
             next_obs=torch.randn(R, W, 3, generator=g),
@@ -110,7 +115,7 @@ def test_updates_equal_plain_torch_on_one_network_at_a_time() -> None:
     networks = []
     for r in range(R):
         network = MLP(3, [16], 2)
-        network.load_state_dict(agent.online.replica(r))
+        network.load_state_dict(agent.online.network.replica(r))
         networks.append((network, copy.deepcopy(network), torch.optim.Adam(network.parameters(), lr=1e-2)))
     drawn = []
     sample = agent.replay.sample
@@ -136,7 +141,7 @@ def test_updates_equal_plain_torch_on_one_network_at_a_time() -> None:
                 lagging.load_state_dict(network.state_dict())
     assert updates == agent.updates == 2 * len(rounds)
     for r, (network, lagging, _) in enumerate(networks):
-        for name, ours in agent.online.replica(r).items():
+        for name, ours in agent.online.network.replica(r).items():
             torch.testing.assert_close(ours, network.state_dict()[name], rtol=1e-4, atol=1e-5)
         for name, ours in agent.target.replica(r).items():
             torch.testing.assert_close(ours, lagging.state_dict()[name], rtol=1e-4, atol=1e-5)
@@ -148,10 +153,10 @@ def test_a_replica_learns_the_same_whoever_rides_along() -> None:
     together, history = small(seeds), steps(40, 3, 2)
     alone = [small([seed]) for seed in seeds]
     for transition in history:
-        acted = together.act(transition.obs, explore=True)
+        acted = together.act(transition.obs, together.memory(2))[0]
         together.update(transition)
         for r, one in enumerate(alone):
-            assert torch.equal(one.act(transition.obs[r : r + 1], explore=True)[0], acted[r])
+            assert torch.equal(one.act(transition.obs[r : r + 1], one.memory(2))[0][0], acted[r])
             one.update(of(transition, r))
     for r, one in enumerate(alone):
         assert torch.equal(one.online.weights[0], together.online.weights[r])
@@ -162,7 +167,7 @@ def test_q_values_of_shared_and_of_own_observations() -> None:
     agent = small([1, 2])
     seen = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(agent.q_values(seen), agent.q_values(seen.expand(2, 5, 3)))
-    assert torch.equal(agent.q_values(seen).argmax(-1), agent.act(seen.expand(2, 5, 3), explore=False))
+    assert torch.equal(agent.q_values(seen).argmax(-1), agent.policy(seen.expand(2, 5, 3), agent.memory(5))[0])
 
 
 def world(name: str) -> World:
@@ -173,7 +178,7 @@ def world(name: str) -> World:
 
 def trained(config: DQNConfig, found: World, replicas: int, steps: int, worlds: int) -> DQN:
     agent = build_dqn(config, found, replicas, seed=0)
-    acting = simulate(config, found, replicas=replicas, worlds=worlds, seed=0)
+    acting = simulate("dqn", config, found, replicas=replicas, worlds=worlds, seed=0)
     list(Trainer(agent, acting, TrainConfig(steps=steps, worlds=worlds, report_every=steps)).run())
     return agent
 

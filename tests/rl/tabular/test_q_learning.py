@@ -10,7 +10,7 @@ from envs.world import World
 from lab import streams
 from rl import dp, td
 from rl.evaluate import evaluate
-from rl.td import QLearning
+from rl.tabular.q_learning import QLearning
 from rl.train import TrainConfig, Trainer, world_keys
 from rl.types import Transition
 from tests.oracles.dp import random_mdp
@@ -63,6 +63,7 @@ def test_updates_equal_a_plain_loop_over_numbers() -> None:
         learner.update(
             Transition(
                 obs=torch.from_numpy(s),
+                memory=torch.zeros(R, W, 0),
                 action=torch.from_numpy(a),
                 reward=torch.from_numpy(r),
                 next_obs=torch.from_numpy(after),
@@ -80,8 +81,8 @@ def test_updates_equal_a_plain_loop_over_numbers() -> None:
                 ]
                 n[(i, *pair)] += 1
                 q[(i, *pair)] += np.mean(errors) / n[(i, *pair)] ** 0.6
-    np.testing.assert_allclose(learner.q.numpy(), q, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(learner.updates.numpy(), n)
+    np.testing.assert_allclose(learner.q.value.numpy(), q, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(learner.q.n.numpy(), n)
 
 
 def train(learner: QLearning, world: World, seed: int, worlds: int, steps: int) -> None:
@@ -103,7 +104,7 @@ def test_q_learning_reaches_q_star_on_zhao_5x5() -> None:
     learner = agent(list(range(20)), 25, 5, omega=0.0, epsilon=(1.0, 1.0))
     train(learner, zhao, seed=0, worlds=50, steps=15_000)
     truth = dp.value_iteration(zhao.mdp, 0.9).q
-    assert (learner.q - truth).abs().amax() < 0.01
+    assert (learner.q.value - truth).abs().amax() < 0.01
     result = evaluate(learner, zhao, gamma=0.9, observation="index", seed=0, episodes=0)
     assert result.gap == pytest.approx(0, abs=1e-9)
 
@@ -121,7 +122,7 @@ def test_decaying_steps_reach_q_star_under_chance_and_constant_ones_do_not() -> 
         learner = agent(list(range(8)), 5, 3, gamma=0.5, omega=omega, epsilon=(1.0, 1.0))
         worlds = Simulator(mdp, world_keys(1, 8, 20), observation=torch.arange(5))
         list(Trainer(learner, worlds, TrainConfig(steps=40_000, worlds=20, report_every=40_000)).run())
-        errors[omega] = (learner.q - truth).abs().amax().item()
+        errors[omega] = (learner.q.value - truth).abs().amax().item()
     assert errors[0.9] < 0.3
     assert errors[0.0] > 1
 
@@ -135,6 +136,6 @@ def test_a_replica_learns_the_same_bit_for_bit_whoever_rides_along() -> None:
         alone = agent([seed], 16, 4, epsilon=(1.0, 1.0))
         trainer = Trainer(alone, lake.simulate(keys[r]), TrainConfig(steps=2000, worlds=4))
         list(trainer.run())
-        assert torch.equal(alone.q[0], together.q[r])
-    assert not torch.equal(together.q[0], together.q[1])
+        assert torch.equal(alone.q.value[0], together.q.value[r])
+    assert not torch.equal(together.q.value[0], together.q.value[1])
     assert streams.keys(3, "world", 5, 4)[:3].flatten().equal(world_keys(3, 3, 4))

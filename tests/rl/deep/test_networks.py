@@ -11,10 +11,13 @@ from backbones.recurrent import Recurrent
 from backbones.vision import ViT
 from envs.catalog import load
 from envs.world import World
-from rl import dp, dqn
-from rl.agents import DQNConfig, replica_seeds, simulate
-from rl.dqn import DQN
+from rl import dp
+from rl.agents import simulate
+from rl.deep import dqn
+from rl.deep.dqn import DQN
 from rl.evaluate import evaluate
+from rl.recipe import replica_seeds
+from rl.recipes.deep import DQNConfig
 from rl.train import TrainConfig, Trainer
 
 SIDE, PLANES, ACTIONS = 2, 5, 5  # Zhao's world of 2 x 2 cells, as planes
@@ -67,7 +70,7 @@ def test_every_backbone_learns_to_be_optimal(name: str) -> None:
         epsilon_steps=600,
         clip=10.0,
     )
-    worlds = simulate(config, world, replicas=2, worlds=8, seed=0)
+    worlds = simulate("dqn", config, world, replicas=2, worlds=8, seed=0)
     list(Trainer(agent, worlds, TrainConfig(steps=1_800, worlds=8, report_every=1_800)).run())
     found = evaluate(agent, world, gamma=0.5, observation="planes", seed=0, episodes=0)
     assert (found.optimal_return - found.returns).abs().max() < 1e-9

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lab import streams, tree
-from rl.replay import Replay
+from rl.deep.replay import Replay
 from rl.types import Transition
 
 
@@ -13,6 +13,7 @@ def step(t: int, R: int, W: int) -> Transition:
     name = 1000 * t + 10 * torch.arange(R)[:, None] + torch.arange(W)
     return Transition(
         obs=name.unsqueeze(-1).to(torch.uint8).expand(R, W, 3),
+        memory=torch.zeros(R, W, 0),
         action=name,
         reward=name.float(),
         next_obs=(name + 1).unsqueeze(-1).to(torch.uint8).expand(R, W, 3),

@@ -20,15 +20,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
-from backbones.replicas import Replicas
-from lab import streams
-from rl import td
-from rl.explore import epsilon_greedy, linear, stream_keys, world_keys
-from rl.replay import Batch, Replay
-from rl.types import Transition
+from rl import state, td
+from rl.deep.learner import Learner
+from rl.deep.replay import Batch, Replay
+from rl.explore import EpsilonGreedy, stream_keys
+from rl.types import Transition, nothing
+
+STATE = ("online", "target_weights", "replay", "step", "updates")
 
 Values = Callable[[Tensor], Tensor]
 """Observations `[R, B, ...]` -> action values `[R, B, A]`."""
@@ -99,28 +100,25 @@ class DQN:
     ) -> None:
         self.replicas, self.device = len(seeds), torch.device(device)
         self.obs_shape = obs_shape
-        self.gamma, self.loss, self.batch_size, self.clip = gamma, loss, batch_size, clip
-        self.rate_range, self.rate_steps = learning_rate, learning_rate_steps
+        self.gamma, self.loss, self.batch_size = gamma, loss, batch_size
         self.learning_starts, self.train_every = learning_starts, train_every
         self.gradient_steps, self.target_every = gradient_steps, target_every
-        self.epsilon_range, self.epsilon_steps = epsilon, epsilon_steps
-        self.online = Replicas(network, [streams.generator(seed, "network") for seed in seeds]).to(device)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self.optimizer = torch.optim.Adam([self.online.weights], lr=learning_rate[0], fused=True)
+        rates: dict[str, Any] = {"rate": learning_rate, "rate_steps": learning_rate_steps, "clip": clip}
+        self.online = Learner(network, seeds, **rates, device=device)
+        self.target = copy.deepcopy(self.online.network).requires_grad_(False)
         self.replay = Replay(capacity, stream_keys(seeds, "replay").to(device))
-        self.key = stream_keys(seeds, "explore").to(device)
+        self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
         self.step = 0  # steps of each replica seen
         self.updates = 0  # updates of each network made
 
-    @property
-    def epsilon(self) -> float:
-        """The chance of a random action at this step."""
-        return linear(*self.epsilon_range, self.epsilon_steps, self.step)
+    def memory(self, worlds: int) -> Float32[Tensor, "R W 0"]:
+        return nothing(self.replicas, worlds, self.device)
 
     @torch.no_grad()
-    def act(self, obs: Shaped[Tensor, "R W *shape"], explore: bool) -> Int64[Tensor, "R W"]:
-        epsilon = self.epsilon if explore else 0.0
-        return epsilon_greedy(self.online(obs), epsilon, world_keys(self.key, obs.shape[1]), self.step)
+    def act(
+        self, obs: Shaped[Tensor, "R W *shape"], memory: Float32[Tensor, "R W 0"]
+    ) -> tuple[Int64[Tensor, "R W"], Float32[Tensor, "R W 0"]]:
+        return self.explorer.act(self.online(obs), self.step), memory
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         """Remember the step; every `train_every` steps, learn.
@@ -128,7 +126,7 @@ class DQN:
         Returns `epsilon`, and after learning the round's mean `loss` and mean `gradient_norm` (before clipping).
         """
         self.replay.add(transition)
-        metrics = {"epsilon": torch.full((self.replicas,), self.epsilon, device=self.key.device)}
+        metrics = {"epsilon": torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)}
         former, self.step = self.step, self.step + transition.action.shape[1]
         due = self.step // self.train_every > former // self.train_every
         if due and self.step >= self.learning_starts:
@@ -137,20 +135,20 @@ class DQN:
 
     def _learn(self) -> dict[str, Tensor]:
         batches = self.replay.sample(self.gradient_steps, self.batch_size, self.updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = linear(*self.rate_range, self.rate_steps, self.step)
         losses, norms = [], []
         for batch in batches:
             loss = self.loss(self.online, self.target, batch, self.gamma).mean(1)  # [R]
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss.sum())
-            norms.append(clip_each(self.online.weights, self.clip))
-            self.optimizer.step()
+            norms.append(self.online.step(loss, self.step))
             losses.append(loss.detach())
             self.updates += 1
             if self.updates % self.target_every == 0:
                 self._sync()
         return {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0)}
+
+    @property
+    def target_weights(self) -> Tensor:
+        """[R, P]."""
+        return self.target.weights
 
     @torch.no_grad()
     def _sync(self) -> None:
@@ -158,37 +156,21 @@ class DQN:
 
     @torch.no_grad()
     def q_values(self, obs: Shaped[Tensor, "*batch"]) -> Float[Tensor, "R M A"]:
+        """Action values of observations `[M, *shape]`, or of each replica's own `[R, M, *shape]`."""
         if obs.ndim == len(self.obs_shape) + 1:
             obs = obs.expand(self.replicas, *obs.shape)
         return self.online(obs)
 
+    def policy(
+        self, obs: Shaped[Tensor, "R M *shape"], memory: Float32[Tensor, "R M 0"]
+    ) -> tuple[Int64[Tensor, "R M"], Float32[Tensor, "R M 0"]]:
+        return self.q_values(obs).argmax(-1), memory
+
+    def values(self, obs: Shaped[Tensor, "*batch"]) -> Float[Tensor, "R M"]:
+        return self.q_values(obs).amax(-1)
+
     def state_dict(self) -> dict[str, Any]:
-        moments = self.optimizer.state.get(self.online.weights, {})
-        return {
-            "step": self.step,
-            "updates": self.updates,
-            "online": self.online.weights.detach().clone(),
-            "target": self.target.weights.detach().clone(),
-            "adam": {name: moments[name].clone() for name in ("step", "exp_avg", "exp_avg_sq") if name in moments},
-            "replay": self.replay.state_dict(),
-        }
+        return state.taken(self, STATE)
 
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.updates = state["step"], state["updates"]
-        self.online.weights.copy_(state["online"])
-        self.target.weights.copy_(state["target"])
-        self.optimizer.state.clear()
-        if state["adam"]:
-            weights = self.online.weights
-            self.optimizer.state[weights] = {name: m.to(weights.device, copy=True) for name, m in state["adam"].items()}
-        self.replay.load_state_dict(state["replay"])
-
-
-@torch.no_grad()
-def clip_each(weights: Float[Tensor, "R P"], clip: float) -> Float[Tensor, "R"]:
-    """Scale each row of `weights.grad` to a norm of at most `clip`. Returns the norms before (Pascanu et al. 2013)."""
-    assert weights.grad is not None
-    norm = torch.linalg.vector_norm(weights.grad, dim=1)
-    weights.grad.mul_((clip / norm.clamp(min=clip)).unsqueeze(1))  # a factor of exactly 1 where nothing is clipped
-    return norm
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        state.put(self, STATE, saved)

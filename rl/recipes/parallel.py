@@ -1,0 +1,11 @@
+"""Parallel Q-networks: no replay, no target network, many worlds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rl.recipe import Recipe
+
+AGENTS: dict[str, Recipe] = {}
+
+TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}
