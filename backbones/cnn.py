@@ -45,26 +45,35 @@ class CNN(nn.Module):
         convolutions: the layers, first to last.
         hidden: widths of the layers after them.
         outputs: numbers out, `[B, outputs]`.
+        norm: layer-normalise before every ReLU: over filters and places of a convolution (Ba et al. 2016), over the
+            units of a hidden layer.
 
     Raises:
         ValueError: where a picture is too small for the filters.
     """
 
     def __init__(
-        self, shape: Sequence[int], convolutions: Sequence[Convolution], hidden: Sequence[int], outputs: int
+        self,
+        shape: Sequence[int],
+        convolutions: Sequence[Convolution],
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         channels, height, width = self.shape
         layers: list[nn.Module] = []
         for c in convolutions:
-            layers += [nn.Conv2d(channels, c.filters, c.size, c.stride, c.padding), nn.ReLU()]
+            layers.append(nn.Conv2d(channels, c.filters, c.size, c.stride, c.padding))
+            layers += [nn.GroupNorm(1, c.filters)] * norm + [nn.ReLU()]
             channels = c.filters
             height, width = ((side + 2 * c.padding - c.size) // c.stride + 1 for side in (height, width))
             if height < 1 or width < 1:
                 raise ValueError(f"pictures of {tuple(shape)} are too small for {c}: {height} x {width} pixels left")
         self.convolutions = nn.Sequential(*layers)
-        self.head = MLP(channels * height * width, hidden, outputs)
+        self.head = MLP(channels * height * width, hidden, outputs, norm=norm)
 
     def forward(self, x: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B o"]:
         """`[B, C, H, W]` -> `[B, outputs]`. Bytes (0 ... 255) are scaled to [0, 1], bools are 0 and 1.

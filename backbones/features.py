@@ -52,7 +52,8 @@ class Fourier(_Basis):
 
     def forward(self, x: Float[Tensor, "*B k"]) -> Float[Tensor, "*B n"]:
         self._check(x)
-        return torch.cos(math.pi * x @ self.c.mT.to(x.dtype))
+        waves = [x[..., j, None] * self.c[:, j].to(x.dtype) for j in range(self.inputs)]
+        return torch.cos(math.pi * sum(waves[1:], waves[0]))  # no matmul: its rounding depends on the batch
 
     def rates(self) -> Float[Tensor, "n"]:
         """What to multiply each weight's step size with: 1 / |c_i|, and 1 for the constant (sec. 9.5.2)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,24 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         if self.weight.ndim == 2:
             return linear(x, self.weight, self.bias)
+        if torch.is_grad_enabled():
+            return Affine.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return torch.baddbmm(self.bias.unsqueeze(-2), x, self.weight.mT)  # [R, 1, out] + [R, B, in] [R, in, out]
+
+
+class Affine(torch.autograd.Function):
+    """y = W x + b for R of them. Autograd's own gradient of W comes transposed, and costs a copy of all weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        into = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None  # [R, B, out] [R, out, in]
+        return into, torch.bmm(grad.mT, x), grad.sum(-2)  # [R, out, B] [R, B, in]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -41,7 +59,7 @@ class LayerNorm(nn.LayerNorm):
         if self.weight.ndim == 1:
             return super().forward(x)
         normal = layer_norm(x, self.normalized_shape, eps=self.eps)
-        return normal * self.weight.unsqueeze(-2) + self.bias.unsqueeze(-2)
+        return torch.addcmul(self.bias.unsqueeze(-2), normal, self.weight.unsqueeze(-2))
 
 
 class MLP(nn.Module):

@@ -13,6 +13,7 @@ layers into grouped ones: a CNN, a Transformer, a network with a recurrent layer
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,6 +69,11 @@ class Replicas(nn.Module):
     def __len__(self) -> int:
         return self._rows
 
+    @property
+    def template(self) -> nn.Module:
+        """The network that runs, without weights of its own."""
+        return self._template[0]
+
     def forward(self, x: Shaped[Tensor, "R B *shape"], *more: Shaped[Tensor, "R *_"] | None) -> Any:
         """Network r on x[r], for all r at once: what the network returns, each tensor with a leading R.
 
@@ -94,6 +100,16 @@ class Replicas(nn.Module):
     def replica(self, r: int) -> dict[str, Tensor]:
         """Network r's weights under the names that `make()` gives them: `make().load_state_dict(...)` takes them."""
         return {name: view[r].detach().clone() for name, view in zip(self.names, self._views(), strict=True)}
+
+    def network(self, r: int) -> nn.Module:
+        """Network r by itself, with weights of its own: what `make()` gave, further on."""
+        alone = copy.deepcopy(self._template[0])
+        for name, weight in self.replica(r).items():
+            path, _, leaf = name.rpartition(".")
+            owner = alone.get_submodule(path)
+            owner.__dict__.pop(leaf, None)  # what stands in for it here
+            owner.register_parameter(leaf, nn.Parameter(weight))
+        return alone
 
     def _views(self) -> list[Tensor]:
         parts = self.weights.split_with_sizes(self.sizes, dim=1)[:-1]  # each [R, numel]

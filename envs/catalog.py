@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from envs import language
-from envs.gymworlds import GymWorld, bare, obs_shape
+from envs import atari, language
+from envs.gymworlds import GymWorld, bare, make, obs_shape
 from envs.language.document import WorldError, near, value_of
 from envs.layout import LOOKS, Layout
 from envs.lift import lift, shows_table
@@ -32,6 +32,9 @@ FOLDER = Path(__file__).parent / "worlds"
 NAMESPACE = "quincunx"  # of our worlds in Gymnasium's registry
 DISCOUNT = 0.99  # of a Gymnasium world, which names none, but for those that count steps to a goal:
 DISCOUNTS = {"Taxi": 1.0, "CliffWalking": 1.0, "CliffWalkingSlippery": 1.0}
+
+EXTRAS = {"box2d": "box2d", "pygame": "render"}
+"""Which of our extras brings what Gymnasium finds missing, by a word of its message."""
 
 HARMLESS = ("source", "time_limit")  # overrides that leave the optimum what it is
 
@@ -84,6 +87,11 @@ def read_file(path: Path, overrides: Mapping[str, Any] | None = None) -> World:
 
 def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld:
     try:
+        if name.startswith(atari.NAMESPACE):
+            atari.register()
+    except ImportError as error:
+        raise WorldError(f"{name}: {error}") from error
+    try:
         spec = gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
         begun = [known for known in names() if name and known.startswith(name.lower())]
@@ -94,7 +102,8 @@ def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld
         return load(spec.kwargs["world"], overrides)
     given = {key: value_of(value) for key, value in overrides.items()}
     discount = given.pop("discount", DISCOUNTS.get(spec.name, DISCOUNT))
-    time_limit = given.pop("time_limit", spec.max_episode_steps or "none")
+    longest = atari.LONGEST if spec.namespace == "ALE" else spec.max_episode_steps
+    time_limit = given.pop("time_limit", longest or "none")
     if isinstance(discount, bool) or not isinstance(discount, int | float) or not 0 <= discount <= 1:
         raise WorldError(f"{name}: override discount={discount}: expected a number from 0 to 1")
     whole = isinstance(time_limit, int) and not isinstance(time_limit, bool)
@@ -102,7 +111,11 @@ def _from_gymnasium(name: str, overrides: Mapping[str, Any]) -> World | GymWorld
         expected = f'expected a number of steps, 1 to {language.LONGEST}, or "none"'
         raise WorldError(f"{name}: override time_limit={time_limit}: {expected}")
     try:
-        env: gymnasium.Env[Any, Any] = gymnasium.make(name, disable_env_checker=True, **given)
+        env = make(name, given)
+    except gymnasium.error.DependencyNotInstalled as error:
+        missing = next((extra for word, extra in EXTRAS.items() if word in str(error).lower()), None)
+        way_out = str(error) if missing is None else f"something is missing: pip install 'quincunx[{missing}]'"
+        raise WorldError(f"{name}: {' '.join(way_out.split())}") from error
     except Exception as error:  # whatever a third party's constructor raises
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise WorldError(f"{name}: Gymnasium cannot make it with {given}: {message}") from error

@@ -11,6 +11,7 @@ step's time is then the environment's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +20,14 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from envs import atari
 from envs.types import Step
 from lab import streams
+
+COLOURS = (1, 3, 4)  # how many a picture may have: gray, red-green-blue, and transparency
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,15 @@ class GymWorld:
 
     def simulate(self, keys: Int64[Tensor, "N"], *, device: torch.device | str = "cpu") -> GymWorlds:
         """One environment for each key; observations are handed over on `device`."""
-        envs = [bare(gymnasium.make(self.name, disable_env_checker=True, **self.arguments)) for _ in range(len(keys))]
+        envs = [bare(make(self.name, self.arguments)) for _ in range(len(keys))]
         return GymWorlds(envs, keys, time_limit=self.time_limit, device=device)
 
 
 class GymWorlds:
     """N environments of one kind (see `envs.types.Worlds`).
 
-    Observations are float32: boxes as they are, anything else flattened as Gymnasium does (a number becomes one-hot).
+    Observations are float32, pictures bytes: boxes as they are, anything else flattened as Gymnasium does (a number
+    becomes one-hot, a dict or tuple of spaces one vector). A picture's colours come first: [C, H, W].
     An episode that ended stands still until it is reset: the same observation and flags, reward 0.
 
     Args:
@@ -75,14 +80,15 @@ class GymWorlds:
         self.n, self.actions, self._first_action = len(envs), int(space.n), int(space.start)
         self._space = envs[0].observation_space
         self.obs_shape = obs_shape(self._space)
-        self._obs = np.zeros((self.n, *self.obs_shape), np.float32)
+        self._obs = np.zeros((self.n, *self.obs_shape), obs_type(self._space))
+        self._colours_last = colours_last(self._space)
         self._episode = [0] * self.n  # episodes begun
         self._past: list[list[np.int64]] = [[] for _ in envs]  # actions of the running episode
         self._over = [False] * self.n
         self._reward = np.zeros(self.n, np.float32)
         self._flags = np.zeros((2, self.n), np.bool_)  # terminated, truncated
 
-    def reset(self, mask: Bool[Tensor, "N"] | None = None) -> Float32[Tensor, "N ..."]:
+    def reset(self, mask: Bool[Tensor, "N"] | None = None) -> Shaped[Tensor, "N ..."]:
         """Begin a new episode in the worlds of `mask` (None: in all). Returns the observations of all N worlds."""
         for n in range(self.n) if mask is None else mask.nonzero().squeeze(1).tolist():
             self._episode[n] += 1
@@ -138,19 +144,44 @@ class GymWorlds:
             self._flags[:, n] = terminated, not terminated
 
     def _see(self, n: int, obs: Any) -> None:
+        if self._colours_last:
+            obs = np.moveaxis(obs, -1, 0)
         self._obs[n] = obs if isinstance(self._space, spaces.Box) else np.asarray(spaces.flatten(self._space, obs))
 
-    def _observed(self) -> Float32[Tensor, "N ..."]:
+    def _observed(self) -> Shaped[Tensor, "N ..."]:
         return torch.from_numpy(self._obs.copy()).to(self.device)
 
 
 def obs_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
     """The shape of one observation. Raises ValueError for a space that has no fixed one."""
+    if colours_last(space):
+        height, width, colours = space.shape or ()
+        return (colours, height, width)
     if isinstance(space, spaces.Box):
         return tuple(space.shape)
     if not space.is_np_flattenable:
         raise ValueError(f"observations are {space}, expected a space of a fixed shape")
     return (spaces.flatdim(space),)
+
+
+def obs_type(space: spaces.Space[Any]) -> type[np.float32] | type[np.uint8]:
+    """Bytes where all is bytes, as pictures are: a quarter of the room in a replay. Else float32."""
+    return np.uint8 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else np.float32
+
+
+def colours_last(space: spaces.Space[Any]) -> bool:
+    """Whether observations are pictures [H, W, C]; convolutions want [C, H, W]."""
+    if obs_type(space) is np.float32 or len(space.shape or ()) != 3:
+        return False
+    first, _, last = space.shape or ()
+    return last in COLOURS and first not in COLOURS
+
+
+def make(name: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment of that id; a game of Atari as agents see it (see `envs.atari`)."""
+    if name.startswith(atari.NAMESPACE):
+        return atari.make(name, **arguments)
+    return gymnasium.make(name, disable_env_checker=True, **arguments)
 
 
 def bare(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 Number = int | float | str
+LONG = 4.0  # minutes
 
 
 class DataError(ValueError):
@@ -28,11 +29,13 @@ class Claim:
         source: paper and section.
         stated: what the claim says of each number that will be found: a number, or words ("> 1"). Each is a bar that
             the rule of the verdict tests.
+        minutes: about how long it takes on two idle cores; those beyond `LONG` run only when they are asked for.
     """
 
     claim: str
     source: str
     stated: dict[str, Number]
+    minutes: float = 1.0
 
 
 @dataclass(frozen=True)

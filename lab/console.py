@@ -31,7 +31,8 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, so nothing is waited for
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings(
-        "ignore", module=r"(gymnasium|diffusers|transformers|accelerate|torch|tensorboard|pygame)(\..*)?"
+        "ignore",
+        module=r"(gymnasium|stable_baselines3|diffusers|transformers|accelerate|torch|tensorboard|pygame)(\..*)?",
     )
     for name in ("diffusers", "transformers", "accelerate", "torch.distributed", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,13 +66,10 @@ def _curve(ax: Axes, run: Run, result: Mapping[str, Any]) -> None:
     """Interquartile mean over replicas with its 95% band, of the exact value where it is known, else of the return."""
     exact = result["optimal_return"] is not None
     key = "value" if exact and any("value" in line for line in run.metrics()) else "return"
-    lines = [line for line in run.metrics() if key in line and None not in line[key]]
-    if not lines:
+    step, scores = _side_by_side(run.metrics(), key, len(result["returns"]))
+    if not scores:
         ax.text(0.5, 0.5, "no episode ended", ha="center", transform=ax.transAxes)
         return
-    keep = lines[:: max(1, len(lines) // 80)]
-    step = [line["step"] for line in keep]
-    scores = [torch.tensor(line[key], dtype=torch.float64) for line in keep]
     band = np.array([ci95(score, run.seed, resamples=400) for score in scores])
     middle = [float(iqm(score)) for score in scores]
     plots.curve(ax, step, middle, f"interquartile mean of {len(scores[0])} replicas", low=band[:, 0], high=band[:, 1])
@@ -81,3 +78,18 @@ def _curve(ax: Axes, run: Run, result: Mapping[str, Any]) -> None:
     title = "value of the greedy policy" if key == "value" else "return while learning"
     plots.label(ax, title, "steps of a replica")
     plots.legend(ax, "lower right")
+
+
+def _side_by_side(lines: Sequence[Mapping[str, Any]], key: str, replicas: int) -> tuple[list[float], list[Tensor]]:
+    """At most 80 steps and every replica's score there; of replicas that learned in turn, at their own steps."""
+    lines = [line for line in lines if key in line and None not in line[key]]
+    if not lines or "own_step" not in lines[0]:
+        keep = lines[:: max(1, len(lines) // 80)]
+        return [line["step"] for line in keep], [torch.tensor(line[key], dtype=torch.float64) for line in keep]
+    own = [[line for line in lines if line["replica"] == [r + 1]] for r in range(replicas)]
+    if not all(own):
+        return [], []
+    grid = np.unique([line["own_step"][0] for line in own[0]])
+    grid = grid[:: max(1, len(grid) // 80)]
+    curves = [np.interp(grid, [one["own_step"][0] for one in each], [one[key][0] for one in each]) for each in own]
+    return grid.tolist(), list(torch.from_numpy(np.stack(curves, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from qx import agent_report
 from qx.jobs import device_of, show, start
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 from qx.worlds import discount, overrides
-from rl.agents import AGENTS, defaults, trainer
+from rl import saved
+from rl.agents import AGENTS, RECIPES, defaults, trainer
 from rl.evaluate import Evaluation, evaluate, judged
+from rl.sb3_learners import LEARNERS
 from rl.train import TrainConfig
 
 C = TypeVar("C")
@@ -27,8 +30,9 @@ WATCHED = 1500  # states; on larger worlds the exact value is computed at the en
 
 HELP = """usage: qx train AGENT WORLD [options]
 
-  AGENT  {agents}
-  WORLD  a name from `qx worlds`, a TOML file, or a Gymnasium id with discrete actions (CartPole-v1)
+  AGENT  {agents};
+         of stable-baselines3, on our backbones: {theirs}
+  WORLD  a name from `qx worlds`, a TOML file, or a Gymnasium id with discrete actions (CartPole-v1, ALE/Pong-v5)
 
 `qx train AGENT WORLD --help` lists the options, with the defaults that hold for that agent on that world."""
 
@@ -63,10 +67,12 @@ class TrainJob:
         self.gamma = discount(config.gamma, self.world.discount)
         common: dict[str, Any] = {"replicas": options.replicas, "seed": options.seed, "device": self.device}
         with asked(f"{agent} on {world}"):
-            self.trainer = trainer(agent, self.world, config, length, **common)
+            self.trainer = _trainer(agent)(agent, self.world, config, length, **common)
         self.agent = self.trainer.agent
-        self.name, self.total = f"{agent}-{self.world.name}", length.steps
-        self.headline: tuple[str, ...] = ("value", "return", "loss", "td_error")
+        self.in_turn = options.replicas if agent in LEARNERS else 1  # how many learn one after another
+        self.name = f"{agent}-{self.world.name}".replace(":", "-").replace("/", "-")
+        self.total = length.steps * self.in_turn
+        self.headline: tuple[str, ...] = ("replica", "value", "return", "loss", "td_error")
         self.watch()  # a world without a finite optimum is refused here, before anything is written
 
     def config(self) -> dict[str, Any]:
@@ -78,7 +84,8 @@ class TrainJob:
         """`value`: what each replica would be judged by now, on tables small enough."""
         if not isinstance(self.world, envs.World) or self.world.mdp.states > WATCHED:
             return {}
-        found = judged(self.agent, self.world, gamma=self.gamma, observation=self.options.agent.observation)
+        learning = self.trainer.running if self.asked_agent in LEARNERS else self.agent
+        found = judged(learning, self.world, gamma=self.gamma, observation=self.options.agent.observation)
         return {} if found is None else {"value": found[0]}
 
     def evaluate(self) -> dict[str, Any]:
@@ -88,10 +95,17 @@ class TrainJob:
             self.agent, self.world, gamma=self.gamma, observation=seen, seed=o.seed, episodes=o.episodes
         )
         result = dataclasses.asdict(found) | {"gap": found.gap, "gamma": self.gamma}
-        return result | {"world": self.world.name, "replicas": o.replicas, "steps": self.trainer.step}
+        return result | {"world": self.world.name, "replicas": o.replicas, "steps": self.trainer.step // self.in_turn}
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
+        saved.save(run.path / "agent", self.learned(result["returns"]))
         agent_report.draw(run, self.world, self.agent, self.options.agent.observation, self.gamma, result)
+
+    def learned(self, returns: Sequence[float | None] = ()) -> saved.Saved:
+        """The agent as it stands, with what its replicas were judged to be worth."""
+        scores = tuple(-math.inf if one is None else one for one in returns)
+        origin = saved.Origin(self.asked_world, overrides(self.options.set))
+        return saved.Saved(self.agent, self.asked_agent, self.options.agent, self.world, origin, scores)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         low, high = (_number(end) for end in result["ci95"])
@@ -114,9 +128,9 @@ def _number(found: float | None) -> str:
 def train(args: Sequence[str]) -> dict[str, Any]:
     """`qx train AGENT WORLD`."""
     if not args or args[0] in ("-h", "--help"):
-        console.out.print(HELP.format(agents=", ".join(sorted(AGENTS))), markup=False)
+        console.out.print(HELP.format(agents=", ".join(sorted(AGENTS)), theirs=", ".join(LEARNERS)), markup=False)
         raise SystemExit(0 if args else 2)
-    agent = choose("agent", args[0], AGENTS)
+    agent = choose("agent", args[0], RECIPES)
     if len(args) < 2 or (args[1].startswith("-") and args[1] not in ("-h", "--help")):
         raise UsageError(
             f"qx train {agent}: expected a world next, as in `qx train {agent} zhao-5x5` (see `qx worlds`)"
@@ -129,9 +143,18 @@ def train(args: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def _trainer(agent: str) -> Any:
+    """What makes the training loop of an agent: ours, or stable-baselines3's, which is imported only where it is."""
+    if agent not in LEARNERS:
+        return trainer
+    from rl import sb3_train
+
+    return sb3_train.trainer
+
+
 def _kind(agent: str) -> Any:
     """`Train` with the agent's own config."""
-    config = AGENTS[agent].config
+    config = RECIPES[agent].config
     return Train[config]  # type: ignore[valid-type]  # a type that is chosen when the command is run
 
 
@@ -142,6 +165,6 @@ def _defaults(agent: str, world: str) -> Train[Any]:
 
 def reopen(run: Run, common: Common) -> TrainJob:
     """The job of a run of `qx train`."""
-    agent = choose("agent", run.config["agent"], AGENTS)
+    agent = choose("agent", run.config["agent"], RECIPES)
     options = from_tree(_kind(agent), run.config["options"])
     return TrainJob(agent, run.config["world"], dataclasses.replace(options, device=common.device))

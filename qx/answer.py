@@ -13,6 +13,7 @@ from torch import Tensor
 
 import envs
 from qx.limits import UsageError
+from qx.methods import METHODS, told
 from rl import dp, occupancy
 
 SMALL = 10_000  # states; up to here policy iteration, which is exact; beyond value iteration, with a bound
@@ -40,14 +41,24 @@ class Answer:
     steps: float
     """Expected length of an episode, perhaps inf."""
     method: str
+    """In words, with its counts."""
+    iterations: int | None = None
+    """Sweeps, improvements or values moved, as `method` tells; None where there are none to count."""
+    backups: int | None = None
+    """How often some q(s, a) was computed (see `rl.dp.Solution`)."""
     error: float | None = None
     """No value is further than this from the truth; None where no bound is known."""
     trouble: str = ""
 
 
-def best(world: envs.World, gamma: float, epsilon: float = 0.0) -> Answer:
-    """The optimum, or with `epsilon` the best epsilon-greedy policy. Raises DPError where it is infinite."""
-    solution, method = _optimum(world, gamma, epsilon)
+def best(world: envs.World, gamma: float, epsilon: float = 0.0, method: str | None = None) -> Answer:
+    """The optimum, or with `epsilon` the best epsilon-greedy policy. Raises DPError where it is infinite.
+
+    `method`: one of `METHODS`, for the optimum only; by default as `SMALL` tells.
+    """
+    if gamma == 1 and method is not None:
+        _optimum(world, gamma)  # whether there is one: sweeps would look for it for ever
+    solution, words = _optimum(world, gamma, epsilon, method)
     returned = from_start(world, solution.values)
     optimal, trouble = (returned, "") if epsilon == 0 else optimal_return(world, gamma)
     followed = dp.soft(solution.policy, world.actions, epsilon) if epsilon else solution.policy
@@ -58,7 +69,9 @@ def best(world: envs.World, gamma: float, epsilon: float = 0.0) -> Answer:
         optimal_return=optimal,
         returned=returned if epsilon else None,
         **_visits(world, followed, gamma),
-        method=method,
+        method=words,
+        iterations=solution.iterations,
+        backups=solution.backups,
         error=None if math.isnan(solution.error) else solution.error,
         trouble=trouble,
     )
@@ -135,12 +148,16 @@ def from_start(world: envs.World, values: Float64[Tensor, "S"]) -> float:
     return float((world.mdp.start[possible] * values[possible]).sum())
 
 
-def _optimum(world: envs.World, gamma: float, epsilon: float = 0.0) -> tuple[dp.Solution, str]:
-    if epsilon or world.mdp.states <= SMALL:
+def _optimum(
+    world: envs.World, gamma: float, epsilon: float = 0.0, method: str | None = None
+) -> tuple[dp.Solution, str]:
+    """The solution, and what was done for it."""
+    if epsilon:
         found = dp.policy_iteration(world.mdp, gamma, epsilon)
-        return found, f"policy iteration, {found.iterations} improvement{'s' * (found.iterations > 1)}"
-    found = dp.value_iteration(world.mdp, gamma)
-    return found, f"value iteration, {found.iterations} sweeps"
+        return found, told("policy-iteration", found)
+    method = method or ("policy-iteration" if world.mdp.states <= SMALL else "value-iteration")
+    found = METHODS[method][-1](world.mdp, gamma)
+    return found, told(method, found)
 
 
 def _check(horizon: int, world: envs.World) -> None:

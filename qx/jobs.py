@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from lab import console
+from lab import checkpoint, console
 from lab.run import Run, next_free, plain, write_json
 from qx.usage import Common, Lasting, UsageError
 
+MUST_BE_FINITE = ("gradient_norm", "td_error")
+"""Metrics besides the losses (`loss`, and all that end in it) whose being no number stops a run."""
+
 
 class WorkFailedError(RuntimeError):
-    """The work itself failed: exit code 1, one line; `result` is what was done nevertheless, for --json."""
+    """The work itself failed: exit code 1; `result` is what was done nevertheless, for --json."""
 
     def __init__(self, message: str, result: Any = None) -> None:
         super().__init__(message)
@@ -32,6 +36,7 @@ class Steps(Protocol):
     """A training loop as this module sees it: at rest at every yield."""
 
     step: int
+    """Where `load_state_dict` of its present `state_dict` goes on: the step yielded, or the last it can go back to."""
 
     def run(self, until: int | None = None) -> Iterator[tuple[int, Mapping[str, Tensor]]]: ...
 
@@ -138,28 +143,50 @@ def drive(job: Job, run: Run, save_every: float) -> None:
     trainer, saved, previous = job.trainer, time.monotonic(), job.trainer.step
     with console.progress(f"{job.command} {job.name}", job.total, previous) as bar:
         for step, metrics in trainer.run():
+            _guard(run, step, metrics)  # of every report, so that nothing is saved after a loss that was lost
             watch = step // watched != previous // watched or step == job.total
             if watch or step // every != previous // every:
                 if watch:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
-                _guard(run, step, metrics)
                 bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
             if time.monotonic() - saved > save_every and step < job.total:
-                _guard(run, step, metrics)
-                run.save(step, trainer.state_dict())
+                run.save(trainer.step, trainer.state_dict())
                 saved = time.monotonic()
             previous = step
     run.save(trainer.step, trainer.state_dict())
 
 
 def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:
-    """Stop where the loss is no number. Raises WorkFailedError naming the step and the last good checkpoint."""
-    for watched in ("loss", "gradient_norm"):
-        if not bool(torch.as_tensor(metrics.get(watched, 0.0)).isfinite().all()):
-            numbers = ", ".join(f"{name} {_mean(plain(value))}" for name, value in metrics.items())
-            good = f"the last good state is in {run.path}/checkpoint"
-            raise WorkFailedError(f"{watched} is not finite at step {step} ({numbers}); {good}")
+    """Stop where a loss is no number.
+
+    Raises:
+        WorkFailedError: with the step, the replicas, every metric over all of them, and where a resume would begin.
+    """
+    watched = {name: value for name, value in metrics.items() if name.endswith("loss") or name in MUST_BE_FINITE}
+    bad = [name for name, value in watched.items() if not bool(torch.as_tensor(value).isfinite().all())]
+    if not bad:
+        return
+    numbers = {name: torch.as_tensor(value, dtype=torch.float64).cpu().view(-1) for name, value in metrics.items()}
+    name, value = bad[0], numbers[bad[0]]
+    lost = (~value.isfinite()).nonzero().flatten().tolist()
+    known = checkpoint.steps(run.path / "checkpoint")
+    found: dict[str, Any] = {"failed": name, "step": step, "replicas": lost, "checkpoint": known[-1] if known else None}
+    spread = {one: _spread(each) for one, each in numbers.items()}
+    found["metrics"] = {one: dict(zip(("mean", "min", "max"), three, strict=True)) for one, three in spread.items()}
+    which = f" in replica{'s' * (len(lost) > 1)} {', '.join(str(r + 1) for r in lost)} of {len(value)}"
+    back = f"step {known[-1]}" if known else "the beginning, for there is no checkpoint yet"
+    lines = [
+        f"{name} is not finite at step {step}{which if len(value) > 1 else ''}",
+        *(f"  {one:<16} mean {m:.4g}   least {low:.4g}   most {high:.4g}" for one, (m, low, high) in spread.items()),
+        f"  the last good state: `qx resume {run.path}` would begin again from {back}",
+    ]
+    raise WorkFailedError("\n".join(lines), plain(found | {"run": str(run.path)}))
+
+
+def _spread(value: Float64[Tensor, "R"]) -> tuple[float, float, float]:
+    """Mean, least and most over the replicas; nan where any of them is."""
+    return float(value.mean()), float(value.min()), float(value.max())
 
 
 def _mean(value: Any) -> str:

@@ -16,9 +16,10 @@ HOLDS = {ABOVE: float.__gt__, LEAST: float.__ge__, UNDER: float.__lt__, MOST: fl
 
 Limits = tuple[tuple[str, float], ...]
 COUNTS = """steps replicas episodes worlds report_every batch_size capacity train_every gradient_steps target_every
-    hidden examples count n rows width depth heads length multipliers blocks sizes horizon"""
+    hidden examples count n quantiles rows width depth heads length multipliers blocks sizes horizon
+    features rollout epochs"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
-    weight_decay anchor omega attention"""
+    weight_decay anchor omega attention sigma priority importance importance_steps"""
 LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),

@@ -19,7 +19,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 
   qx worlds                   the worlds there are: size, optimal return, source
   qx solve WORLD              exact values, policy and optimal return
-  qx play WORLD               walk through it by keyboard
+  qx play WORLD               walk through it by keyboard; --run RUN --gif FILE: record an agent's episodes
   qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
 
   qx diffuse DATA             train a diffusion model
@@ -34,13 +34,14 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 
   qx eval RUN                 evaluate what a run trained
   qx resume RUN               go on with a run that was interrupted or killed
+  qx export RUN --onnx FILE   the policy of its best replica, for programs that know nothing of Python
 
 Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx COMMAND --help` says more."""
 
 
 def commands() -> dict[str, Callable[[Sequence[str]], Any]]:
     """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
-    from qx import agents, bench, demo, diffusion, play, preferences, reproduce, runs, solve, worlds
+    from qx import agents, artifacts, bench, demo, diffusion, play, preferences, reproduce, runs, solve, worlds
 
     return {
         "demo": demo.demo,
@@ -57,6 +58,7 @@ def commands() -> dict[str, Callable[[Sequence[str]], Any]]:
         "reproduce": reproduce.reproduce,
         "eval": runs.evaluate,
         "resume": runs.resume,
+        "export": artifacts.export,
     }
 
 

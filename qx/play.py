@@ -1,9 +1,8 @@
-"""`qx play`: walk through a world by keyboard, in the terminal, with the exact optimum at one's elbow."""
+"""`qx play`: walk through a world by keyboard with the exact optimum at one's elbow, or watch an agent."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,22 +13,23 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 import envs
 from envs import picture
 from envs.layout import Layout
-from lab import checkpoint, console
-from lab.run import Run, plain
-from qx import keymap, runs
-from qx.agents import TrainJob
+from lab import console
+from lab.run import plain
+from qx import keymap, record
+from qx.artifacts import learned
 from qx.jobs import device_of, write_result
 from qx.keyboard import keyboard
-from qx.usage import Answering, Common, UsageError, parse
-from qx.walk import Walk
+from qx.usage import Answering, UsageError, parse
+from qx.walk import Companion, Walk
 from qx.worlds import discount, overrides, table_world
-from rl.evaluate import exact_returns, policy_of
+from rl.recipe import shape_of
+from rl.saved import Saved
 
 HINTS, AGENT, RESTART, QUIT = "?h", "g", "r", "q"
 SAID = 4  # best actions that a hint names
@@ -38,12 +38,20 @@ BELOW = 10  # lines of the terminal that are not the map's
 
 @dataclass(frozen=True, kw_only=True)
 class Play(Answering):
-    """Walk through a world by keyboard: arrows or WASD, ? for the best action, r for a new episode, q to quit."""
+    """Walk through a world by keyboard: arrows or WASD, ? for the best action, r for a new episode, q to quit.
+
+    With --run and --gif an agent plays, and its episodes become a picture; a world without tables (CartPole-v1) is
+    played by its agent only.
+    """
 
     world: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORLD")]
-    """A name from `qx worlds`, a TOML file, or a Gymnasium id with known dynamics (FrozenLake-v1)."""
+    """A name from `qx worlds`, a TOML file, or a Gymnasium id."""
     run: Path | None = None
-    """A run of `qx train` on this world: g lets its agent take a step."""
+    """A run of `qx train` on this world, or a folder with a saved agent: g lets its best replica take a step."""
+    gif: Path | None = None
+    """Record episodes of --run's agent to this file, and ask for no key."""
+    episodes: int = 3
+    """Episodes that the agent plays, where it plays alone. More take longer to look at."""
     observation: str | None = None
     """Show what an agent sees as well: index, coordinates, window-3, ... (see `qx train`)."""
     gamma: float | None = None
@@ -56,12 +64,17 @@ def play(args: Sequence[str]) -> dict[str, Any]:
     """`qx play WORLD`."""
     options = parse(Play, args, "qx play")
     device_of(options)
+    given = envs.load(options.world, overrides(options.set))
+    if options.gif is not None or (options.run is not None and not isinstance(given, envs.World)):
+        return _alone(options, given)
     world = table_world(options.world, overrides(options.set))
     seen = None if options.observation is None else world.observe(options.observation)
     walk = Walk(world, options.seed, discount(options.gamma, world.discount))
     agent = None if options.run is None else _agent(options.run, world, options)
+    sight = None if agent is None else world.observe(agent.config.observation)
+    companion = None if agent is None else Companion(agent, options.seed)
     with _screen() as show, keyboard() as pressed:
-        view = View(walk, agent, seen)
+        view = View(walk, companion, sight, seen)
         show(view.frame(), "")
         with suppress(KeyboardInterrupt):  # as good as q
             for key in keymap.actions(pressed, world.action_names):
@@ -78,24 +91,40 @@ def play(args: Sequence[str]) -> dict[str, Any]:
 class View:
     """A walk as it is seen, and what a key does to it."""
 
-    def __init__(self, walk: Walk, agent: Int64[Tensor, "S"] | None, seen: Shaped[Tensor, "S ..."] | None) -> None:
-        self.walk, self.agent, self.seen = walk, agent, seen
+    def __init__(
+        self,
+        walk: Walk,
+        companion: Companion | None,
+        sight: Shaped[Tensor, "S ..."] | None,
+        seen: Shaped[Tensor, "S ..."] | None,
+    ) -> None:
+        self.walk, self.companion, self.sight, self.seen = walk, companion, sight, seen
         self.colour = sys.stdout.isatty()
+        self._look()
+
+    def _look(self) -> None:
+        """Let the agent see where the walk is, once for each step."""
+        if self.companion is not None and self.sight is not None:
+            self.advice = self.companion.look(self.sight[self.walk.state])
 
     def press(self, key: str | int) -> str:
         """Do what a key asks for; returns what there is to say about it."""
         walk, names = self.walk, self.walk.world.action_names
         if key == RESTART:
             walk.restart()
+            if self.companion is not None:
+                self.companion.begin()
+            self._look()
             return "a new episode"
         if walk.ended and (isinstance(key, int) or key in (AGENT, *HINTS)):
             return "the episode is over: r begins another, q quits"
         if key == AGENT:
-            if self.agent is None:
+            if self.companion is None:
                 return "there is no agent here: give one by --run"
-            key = int(self.agent[walk.state])
+            key = self.advice
         if isinstance(key, int):
             walk.act(key)
+            self._look()
             after = "" if not walk.ended else ", cut by the time limit" if walk.truncated else ", the end"
             return f"{names[key]}: reward {walk.reward:g}{after}"
         if key in HINTS:
@@ -118,7 +147,7 @@ class View:
         ]
         if self.seen is not None:
             lines.append(f"observation {_words(self.seen[walk.state])}")
-        agent = "   g the agent's step" if self.agent is not None else ""
+        agent = "   g the agent's step" if self.companion is not None else ""
         lines.append(keymap.legend(walk.world.action_names))
         lines.append(f"? hint{agent}   r restart   q quit")
         return "\n".join(lines)
@@ -183,19 +212,39 @@ def _screen() -> Iterator[Callable[[str, str], None]]:
         sys.stdout.flush()
 
 
-def _agent(path: Path, world: envs.World, options: Play) -> Int64[Tensor, "S"]:
-    """The greedy actions of a run's best replica. Raises UsageError for a run on another world."""
-    run = Run.open(path)
-    job = runs.reopen(run, Common(device=options.device))
-    if not isinstance(job, TrainJob) or not isinstance(job.world, envs.World):
-        raise UsageError(f"--run {path}: made by `qx {run.command}`, expected a run of `qx train` on {world.name}")
-    seen = job.options.agent.observation
-    ours, theirs = world.observe(seen), job.world.observe(seen)
-    if job.world.name != world.name or ours.shape != theirs.shape or job.world.actions != world.actions:
-        raise UsageError(f"--run {path}: its world is {job.world.name}, expected {world.name} with the same --set")
-    job.trainer.load_state_dict(checkpoint.load(run.path / "checkpoint").state)
-    if job.agent.memory(1).numel():
-        raise UsageError(f"--run {path}: its agent remembers what it saw; expected one that acts by what it sees")
-    returns, _, _ = exact_returns(job.agent, job.world, gamma=job.gamma, observation=seen)
-    policy = policy_of(job.agent, world, seen)[int(returns.nan_to_num(nan=-math.inf).argmax())]
-    return policy.argmax(-1) if policy.is_floating_point() else policy
+def _alone(options: Play, world: envs.World | envs.GymWorld) -> dict[str, Any]:
+    """Episodes that the agent plays by itself."""
+    if options.run is None:
+        raise UsageError(f"--gif {options.gif}: records an agent, expected --run with a run of `qx train` as well")
+    saved = _agent(options.run, world, options)
+    if options.gif is not None:
+        record.check(options.gif, world)
+    played = record.episodes(saved, world, seed=options.seed, count=options.episodes, draw=options.gif is not None)
+    if options.gif is not None:
+        record.write(options.gif, played, world)
+    result = plain(
+        {
+            "world": world.name,
+            "agent": saved.name,
+            "returns": [one.returned for one in played],
+            "steps": [one.steps for one in played],
+            "ended": [one.ended for one in played],
+            "gif": None if options.gif is None else str(options.gif),
+        }
+    )
+    write_result(options, result)
+    for number, one in enumerate(played, 1):
+        how = "ended" if one.ended else "was cut"
+        console.out.print(f"episode {number} {how} after {one.steps} steps with return {one.returned:.6g}")
+    if options.gif is not None:
+        console.out.print(f"recorded in {options.gif}", markup=False, soft_wrap=True)
+    return dict(result)
+
+
+def _agent(path: Path, world: envs.World | envs.GymWorld, options: Play) -> Saved:
+    """The agent of a run or of a folder. Raises UsageError for one of another world."""
+    saved = learned(path, options)
+    same = saved.world.name == world.name and saved.world.actions == world.actions
+    if not same or shape_of(saved.config, saved.world) != shape_of(saved.config, world):
+        raise UsageError(f"--run {path}: its world is {saved.world.name}, expected {world.name} with the same --set")
+    return saved

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.catalog import EXPERIMENTS
-from experiments.claim import Claim, DataError, Finding, Setting
+from experiments.claim import LONG, Claim, DataError, Finding, Setting
 from lab import console, plots
 from lab.run import RunError, next_free, plain, write_json
 from qx.jobs import WorkFailedError, device_of
@@ -26,7 +26,9 @@ class Reproduce(Common):
     """Run one published claim again: what is stated, what is found, whether it holds here, and a picture."""
 
     name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
-    """The claim, as `qx reproduce --list` names it; or all: every one that needs no data."""
+    """The claim, as `qx reproduce --list` names it; or all: every one that needs no data and not too long."""
+    long: bool = False
+    """With all: those too that take longer than four minutes each."""
     list: bool = False
     """Only say which claims there are."""
     data: Path | None = None
@@ -46,11 +48,15 @@ def reproduce(args: Sequence[str]) -> Any:
     return _each(options) if name == ALL else _one(name, options, options.out)
 
 
-def _listed() -> list[dict[str, str]]:
+def _listed() -> list[dict[str, Any]]:
     """Every claim there is."""
-    found = [{"name": name, "claim": c.claim, "source": c.source} for name, (c, _) in sorted(EXPERIMENTS.items())]
+    found: list[dict[str, Any]] = [
+        {"name": name, "claim": c.claim, "source": c.source, "minutes": c.minutes}
+        for name, (c, _) in sorted(EXPERIMENTS.items())
+    ]
     for entry in found:
-        console.out.print(f"[bold]{entry['name']}[/]  {console.escape(entry['claim'])}")
+        minutes = f"[dim]{_minutes(entry['minutes'])}[/]"
+        console.out.print(f"[bold]{entry['name']}[/]  {console.escape(entry['claim'])} {minutes}", soft_wrap=True)
         console.out.print(f"[dim]{console.escape(entry['source'])}[/]\n")
     return found
 
@@ -63,7 +69,11 @@ def _each(options: Reproduce) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     rows, failed = [], []
-    for name in sorted(EXPERIMENTS):
+    for name, (claim, _) in sorted(EXPERIMENTS.items()):
+        if claim.minutes > LONG and not options.long:
+            rows.append([name, "not run", "-"])
+            console.out.print(f"[dim]{name}: not run ({_minutes(claim.minutes)}: ask by name, or for all --long)[/]\n")
+            continue
         try:
             result = _one(name, options, options.out and options.out / name)
         except DataError as error:
@@ -133,6 +143,11 @@ def _show(claim: Claim, finding: Finding, folder: Path) -> None:
     colour = "green" if finding.holds else "yellow"
     console.out.print(f"\n[bold {colour}]{_held(finding.holds)}[/]  {console.escape(finding.verdict)}")
     console.out.print(f"[dim]picture[/]  {folder / 'report.png'}\n", soft_wrap=True)
+
+
+def _minutes(minutes: float) -> str:
+    """About how long it takes."""
+    return "a minute or less" if minutes <= 1 else f"about {minutes:g} minutes"
 
 
 def _held(holds: bool) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
 
 import envs
 from lab import streams
 from qx import answer
 from rl import dp
+from rl.explore import sample
+from rl.saved import Saved
 
 
 class Walk:
@@ -82,3 +86,32 @@ class Walk:
         best = "" if self.promised is None else f"; from this start the best is {self.promised:.6g}"
         summed = f"return {self.returned:.6g}{', discounted' if self.gamma < 1 else ''}"
         return f"{self.world.name}: the episode {how} after {self.steps} steps with {summed}{best}"
+
+
+class Companion:
+    """An agent that watches a walk, and says at each moment what it would do.
+
+    It sees every step of the walk, whoever takes it, and so remembers what there is to remember; what it draws is a
+    function of the seed and of how often it looked.
+    """
+
+    def __init__(self, saved: Saved, seed: int) -> None:
+        self.agent = saved.one().agent
+        self._coin = streams.keys(seed, "policy", 1, 1).to(self.agent.device)
+        self._looks = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget: another episode begins."""
+        self._memory = self.agent.memory(1)
+
+    @torch.no_grad()
+    def look(self, obs: Shaped[Tensor, "*shape"]) -> int:
+        """See one observation; returns the action that the agent would take."""
+        seen = obs.to(self.agent.device)[None, None]
+        policy, self._memory = self.agent.policy(seen, self._memory)
+        action: Int64[Tensor, "1 1"] = policy
+        if policy.is_floating_point():
+            action = sample(policy, streams.uniform(self._coin, self._looks))
+        self._looks += 1
+        return int(action)

@@ -14,6 +14,7 @@ from lab.run import RunError
 from qx.usage import UsageError
 from rl.agents import AgentError
 from rl.dp import DPError
+from rl.saved import SavedError
 
 WRONG_REQUEST = (
     UsageError,
@@ -22,6 +23,7 @@ WRONG_REQUEST = (
     ObservationError,
     AgentError,
     DPError,
+    SavedError,
     RequestError,
     SolverError,
     ExampleError,

@@ -10,6 +10,7 @@ import torch
 from envs.gymworlds import GymWorld
 from envs.types import Worlds
 from envs.world import World
+from rl import sb3_learners
 from rl.recipe import AgentError as AgentError
 from rl.recipe import Recipe
 from rl.recipes import deep, gradient, linear, memory, monte_carlo, n_step, parallel, prediction, tabular
@@ -19,6 +20,9 @@ FAMILIES = (tabular, n_step, monte_carlo, prediction, linear, deep, memory, para
 
 AGENTS: dict[str, Recipe] = {name: recipe for family in FAMILIES for name, recipe in family.AGENTS.items()}
 
+RECIPES: dict[str, Recipe] = {**AGENTS, **sb3_learners.LEARNERS}
+"""All that `qx train` takes: ours, and those of stable-baselines3, which `rl.sb3_train` trains."""
+
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     key: values for family in FAMILIES for key, values in family.TUNED.items()
 }
@@ -27,12 +31,18 @@ TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
 
 def defaults(agent: str, world: str) -> tuple[Any, TrainConfig]:
     """The configs that `agent` starts from on `world`. Raises AgentError for an unknown agent."""
-    if agent not in AGENTS:
-        near = difflib.get_close_matches(agent, AGENTS, n=1, cutoff=0.4)
+    recipe = recipe_of(agent)
+    ours, train = TUNED.get((agent, world), sb3_learners.USUAL.get(agent, ({}, {})))
+    return recipe.config(**ours), TrainConfig(**train)
+
+
+def recipe_of(agent: str) -> Recipe:
+    """The recipe of an agent, ours or stable-baselines3's. Raises AgentError for an unknown one."""
+    if agent not in RECIPES:
+        near = difflib.get_close_matches(agent, RECIPES, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise AgentError(f"agent {agent!r} is unknown, expected one of {', '.join(AGENTS)}{hint}")
-    ours, train = TUNED.get((agent, world), ({}, {}))
-    return AGENTS[agent].config(**ours), TrainConfig(**train)
+        raise AgentError(f"agent {agent!r} is unknown, expected one of {', '.join(RECIPES)}{hint}")
+    return RECIPES[agent]
 
 
 def simulate(

@@ -83,6 +83,17 @@ class Backup:
         self._seen[found] = place  # of equal entries one stays
         return found[self._seen[found] == place].astype(np.int64)
 
+    def causes(self) -> tuple[States, States, Floats]:
+        """Which pairs s A + a may lead where, and with what weight: those of state s at begin[s] ... begin[s + 1].
+
+        Returns:
+            begin [S + 1], pair [n] and weight [n], each pair once for a state, and only where the weight is not 0.
+        """
+        found = _matrix(self.weight.copy(), self.next.copy(), len(self.reward)).tocsc()
+        found.sum_duplicates()
+        found.eliminate_zeros()
+        return found.indptr.astype(np.int64), found.indices.astype(np.int64), found.data
+
     @cached_property
     def _leads(self) -> Any:
         """Column s of this matrix holds the pairs that may lead to state s."""

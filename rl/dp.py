@@ -40,7 +40,10 @@ class Solution:
     q: Float64[Tensor, "S A"]
     policy: Int64[Tensor, "S"]
     iterations: int
-    """Sweeps of value iteration, or improvements of policy iteration."""
+    """Sweeps of value iteration, improvements of (truncated) policy iteration, values moved by prioritised sweeping."""
+    backups: int
+    """How often some q(s, a), or its like under a fixed policy, was computed on the way: work that compares the
+    methods. Linear solves come on top."""
     error: float
     """No value is further than this from the truth, rounding aside; at gamma 1 there is no such bound: nan."""
 
@@ -72,6 +75,9 @@ def value_iteration(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10, swe
     value like 0.99^20000 is right too and the greedy policy leads home from there; but no more than S sweeps, in
     which any news comes everywhere.
 
+    At gamma 1 it can end above the optimum where waiting is free and a gain is paid for later: waiting keeps the value
+    that the gain had before its price was known. `policy_iteration` sees through it.
+
     Raises:
         DPError: when `sweeps` did not suffice. At gamma 1 that is a world whose optimum is infinite.
     """
@@ -95,14 +101,25 @@ def value_iteration(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10, swe
         if v.settled(tolerance):
             break
         v.sweep()
-    q = backup(torch.from_numpy(v.values))
+    return solved(mdp, backup, gamma, torch.from_numpy(v.values), v.count, v.backups)
+
+
+def solved(
+    mdp: TabularMDP, backup: Backup, gamma: float, reached: Float64[Tensor, "S"], iterations: int, backups: int
+) -> Solution:
+    """What `reached`, values near the optimum, say after one more backup of all states, and how far off that may be.
+
+    The bound is gamma / (1 - gamma) of what that backup changed (Puterman 1994, thm 6.3.1).
+    """
+    q = backup(reached)
     values = q.amax(-1)
-    residual = float((values - torch.from_numpy(v.values)).abs().max())
+    residual = float((values - reached).abs().max())
     return Solution(
         values=values,
         q=q,
         policy=_greedy(mdp, q, gamma),
-        iterations=v.count,
+        iterations=iterations,
+        backups=backups,
         error=math.nan if gamma == 1 else residual * gamma / (1 - gamma),
     )
 
@@ -146,6 +163,7 @@ def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Sol
                 q=q,
                 policy=_greedy(mdp, q, gamma),
                 iterations=iteration,
+                backups=(1 + iteration) * S * A,
                 error=math.nan if gamma == 1 else residual / (1 - gamma),
             )
         policy = torch.where(better, improved, policy)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -67,16 +67,31 @@ def shape_of(config: Any, world: World | GymWorld) -> tuple[int, ...]:
     return tuple(world.observe(config.observation).shape[1:]) if isinstance(world, World) else world.obs_shape
 
 
+Backbone = Literal["auto", "mlp", "cnn", "impala"]
+
+
 def network_for(
-    shape: Sequence[int], hidden: Sequence[int], outputs: int, *, norm: bool = False
+    shape: Sequence[int], hidden: Sequence[int], outputs: int, *, norm: bool = False, backbone: Backbone = "auto"
 ) -> Callable[[], nn.Module]:
-    """What constructs the network that reads observations of `shape`: a CNN for planes, else a perceptron.
+    """What constructs the network that reads observations of `shape`.
+
+    Args:
+        shape: of one observation.
+        hidden: widths of a perceptron's hidden layers; the others have their own.
+        outputs: numbers out.
+        norm: layer-normalise a perceptron's hidden layers.
+        backbone: auto takes a CNN for planes (the one of Mnih et al. for large ones), else a perceptron.
 
     Raises:
-        AgentError: for a bare index, which no network can read.
+        AgentError: for a bare index, which no network can read, and for a CNN where there is no picture.
     """
     if len(shape) == 0:
         raise AgentError("no network reads a state's index: expected one-hot, coordinates, planes, window-5 or rgb")
-    if len(shape) == 3:
+    picture = len(shape) == 3
+    if backbone in ("cnn", "impala") and not picture:
+        raise AgentError(f"backbone {backbone} reads pictures, and observations are {list(shape)}: take mlp, or planes")
+    if backbone == "impala":
+        return lambda: cnn.impala(shape, outputs)
+    if backbone == "cnn" or (backbone == "auto" and picture):
         return lambda: (cnn.atari if min(shape[1:]) >= 36 else cnn.grid)(shape, outputs)
     return lambda: MLP(math.prod(shape), hidden, outputs, norm=norm)

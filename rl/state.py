@@ -21,6 +21,9 @@ def taken(owner: object, names: Sequence[str]) -> dict[str, Any]:
 def put(owner: object, names: Sequence[str], state: dict[str, Any]) -> None:
     """Make the attributes of `owner` what they were; tensors are written in place.
 
+    What has a size only since the first step, like a trace for each world, is an empty tensor until then: a tensor that
+    holds nothing yet, here or in the saved state, is replaced.
+
     Raises:
         ValueError: when the state holds other names, or a tensor of another shape.
     """
@@ -28,7 +31,9 @@ def put(owner: object, names: Sequence[str], state: dict[str, Any]) -> None:
         raise ValueError(f"the saved state holds {', '.join(sorted(state))}, expected {', '.join(sorted(names))}")
     for name in names:
         held, saved = getattr(owner, name), state[name]
-        if isinstance(held, Tensor):
+        if isinstance(held, Tensor) and not (held.numel() and saved.numel()):
+            setattr(owner, name, saved.to(held.device, copy=True))
+        elif isinstance(held, Tensor):
             if held.shape != saved.shape:
                 raise ValueError(f"the saved {name} is {list(saved.shape)}, expected {list(held.shape)}")
             held.copy_(saved)

@@ -21,6 +21,8 @@ class Sweeps:
     def __init__(self, backup: Backup) -> None:
         self.backup = backup
         self.count = 0
+        self.backups = 0
+        """Values q(s, a) computed so far."""
         self.values: Floats = np.zeros(len(backup.reward))
         """v after `count` sweeps, [S]."""
         self.changed: States = np.arange(len(self.values))
@@ -38,6 +40,7 @@ class Sweeps:
         """One exact synchronous sweep."""
         if self.count == 0 or len(self.changed) * FEW > len(self.values):
             best = self.backup.best(self.values)
+            self.backups += self.backup.reward.size
             step = best - self.values
             self.values, self.changed = best, np.flatnonzero(step)
             self.step = step[self.changed]
@@ -45,6 +48,7 @@ class Sweeps:
         else:
             touched = self.backup.predecessors(self.changed)
             best = self.backup.rows(touched, self.values).max(1, initial=-np.inf)
+            self.backups += len(touched) * self.backup.reward.shape[1]
             step = best - self.values[touched]
             self.values[touched] = best
             self.changed, self.step = touched[step != 0], step[step != 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from envs.makers.blackjack import blackjack
 from envs.makers.car_rental import car_rental
 from envs.makers.made import Made, Parameter
 from envs.makers.maze import perfect_maze, t_maze
@@ -41,6 +42,9 @@ MAKERS: dict[str, MapMaker | TableMaker] = {
     ),
     "t-maze": MapMaker({"length": Parameter(10, 1, 1_000_000, whole=True)}, t_maze),
     "gambler": TableMaker({"p": Parameter(0.4, 0, 1), "goal": Parameter(100, 2, 1000, whole=True)}, gambler),
+    "blackjack": TableMaker(
+        {"stands": Parameter(17, 12, 21, whole=True), "natural": Parameter(1, -1e6, 1e6)}, blackjack
+    ),
     "car-rental": TableMaker(
         {
             "max_cars": Parameter(20, 1, 30, whole=True),

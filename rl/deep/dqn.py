@@ -1,16 +1,26 @@
 """Deep Q-networks: Q-learning on a network, stabilised by replay and by a target network that lags behind.
 
-    theta, theta-                               weights of the online network, and older ones: the target network
-    y = r + discount max_a q(s', a; theta-)     the target: no gradient, discount 0 only at a true end
-    loss = huber(y - q(s, a; theta))            one for each sample; Adam on each replica's mean over its batch
+    theta, theta-                  weights of the online network, and older ones: the target network
+    y = r + discount q(s', a*; theta-)          the target: no gradient, discount 0 only at a true end
+    loss(y, q(s, a; theta))        one for each sample; Adam on each replica's weighted mean over its batch
+
+What is learnt is a composition of parts that do not know each other:
+
+    method       what the network's numbers mean, and the loss: `Expected`, `Categorical` (C51), `Quantiles` (QR-DQN)
+    successor    who chooses a*: `target_chooses`, or `online_chooses` (double)
+    network      any; with `backbones.dueling` over it, or `backbones.noisy`, which explores by itself
+    replay       `Replay`, or `PrioritisedReplay`
+    n            steps in a return (`rl.deep.n_step`)
+
+All of the second kind at once are Rainbow (Hessel et al. 2018).
 
 R replicas of network, optimiser and buffer are one program: the weights are a matrix `[R, P]` (`backbones.replicas`),
 each replica's gradient is clipped by its own norm, and a replica's draws come from its own key. So replica r learns the
 same whichever others ride along.
 
-Source: Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015; double: van Hasselt,
-Guez & Silver, AAAI 2016. Departures: Adam (Kingma & Ba 2015) in place of RMSProp, as has become usual; the gradient's
-norm is clipped besides the error (Huber's loss is their clipping of the error to [-1, 1]).
+Source: Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015. Departures: Adam (Kingma &
+Ba 2015) in place of RMSProp, as has become usual; the gradient's norm is clipped besides the error (Huber's loss is
+their clipping of the error to [-1, 1]).
 """
 
 from __future__ import annotations
@@ -23,51 +33,32 @@ import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
-from rl import state, td
+from rl import state
 from rl.deep.learner import Learner
-from rl.deep.replay import Batch, Replay
-from rl.explore import EpsilonGreedy, stream_keys
+from rl.deep.losses import Method, Successor, of
+from rl.deep.n_step import NStep
+from rl.deep.noise import Drawn, Noise
+from rl.deep.replay import Batch, Memories
+from rl.explore import EpsilonGreedy
 from rl.types import Transition, nothing
 
-STATE = ("online", "target_weights", "replay", "step", "updates")
-
-Values = Callable[[Tensor], Tensor]
-"""Observations `[R, B, ...]` -> action values `[R, B, A]`."""
-Loss = Callable[[Values, Values, Batch, float], Tensor]
-
-
-def huber(error: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """e^2 / 2 up to |e| = 1, then |e| - 1/2 (Huber 1964): a gradient clipped to [-1, 1]."""
-    return nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
-
-
-def dqn_loss(online: Values, target: Values, batch: Batch, gamma: float) -> Float[Tensor, "R B"]:
-    """Mnih et al. 2015, algorithm 1: the target network chooses the next action and judges it."""
-    with torch.no_grad():
-        q_t = target(batch.next_obs)
-    return huber(td.q_learning(online(batch.obs), batch.action, batch.reward, gamma * batch.discount, q_t))
-
-
-def double_dqn_loss(online: Values, target: Values, batch: Batch, gamma: float) -> Float[Tensor, "R B"]:
-    """van Hasselt et al. 2016, eq. 4: the online network chooses the next action, the target network judges it."""
-    with torch.no_grad():
-        q_t, selector = target(batch.next_obs), online(batch.next_obs)
-    error = td.double_q_learning(online(batch.obs), batch.action, batch.reward, gamma * batch.discount, q_t, selector)
-    return huber(error)
+STATE = ("online", "target_weights", "steps", "replay", "step", "updates")
 
 
 class DQN:
     """R deep Q-networks; observations are whatever the network reads.
 
     Args:
-        network: constructs one Q-network, `[B, *shape]` -> `[B, A]`.
+        network: constructs one Q-network, `[B, *shape]` -> `[B, A N]`, N as the method has it.
         obs_shape: shape of one observation.
         seeds: one for each replica; all that replica r draws is from seeds[r].
+        method: what the network's output means.
+        successor: who chooses the successor's action.
+        replay: of R rings, empty.
         gamma: discount.
-        loss: `double_dqn_loss` or `dqn_loss`.
+        n: steps in a return.
         learning_rate: (start, end) of Adam's step size, linear over `learning_rate_steps` steps of each replica.
         batch_size: B, for each replica.
-        capacity: transitions that each replica remembers.
         learning_starts: steps of each replica before the first update.
         train_every: steps of each replica between two rounds of updates.
         gradient_steps: updates in a round.
@@ -83,12 +74,14 @@ class DQN:
         obs_shape: tuple[int, ...],
         seeds: Sequence[int],
         *,
+        method: Method,
+        successor: Successor,
+        replay: Memories,
         gamma: float,
-        loss: Loss,
+        n: int,
         learning_rate: tuple[float, float],
         learning_rate_steps: int,
         batch_size: int,
-        capacity: int,
         learning_starts: int,
         train_every: int,
         gradient_steps: int,
@@ -99,14 +92,15 @@ class DQN:
         device: torch.device | str = "cpu",
     ) -> None:
         self.replicas, self.device = len(seeds), torch.device(device)
-        self.obs_shape = obs_shape
-        self.gamma, self.loss, self.batch_size = gamma, loss, batch_size
+        self.obs_shape, self.gamma, self.batch_size = obs_shape, gamma, batch_size
+        self.method, self.successor = method, successor
         self.learning_starts, self.train_every = learning_starts, train_every
         self.gradient_steps, self.target_every = gradient_steps, target_every
         rates: dict[str, Any] = {"rate": learning_rate, "rate_steps": learning_rate_steps, "clip": clip}
         self.online = Learner(network, seeds, **rates, device=device)
         self.target = copy.deepcopy(self.online.network).requires_grad_(False)
-        self.replay = Replay(capacity, stream_keys(seeds, "replay").to(device))
+        self.noise = Noise(seeds, int(getattr(self.target.template, "noise", 0)), device)
+        self.steps, self.replay = NStep(n, gamma), replay
         self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
         self.step = 0  # steps of each replica seen
         self.updates = 0  # updates of each network made
@@ -118,32 +112,57 @@ class DQN:
     def act(
         self, obs: Shaped[Tensor, "R W *shape"], memory: Float32[Tensor, "R W 0"]
     ) -> tuple[Int64[Tensor, "R W"], Float32[Tensor, "R W 0"]]:
-        return self.explorer.act(self.online(obs), self.step), memory
+        q = self.method.q(self.online(obs, *self.noise.act(obs.shape[1], self.step)))
+        return self.explorer.act(q, self.step), memory
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         """Remember the step; every `train_every` steps, learn.
 
-        Returns `epsilon`, and after learning the round's mean `loss` and mean `gradient_norm` (before clipping).
+        Returns `epsilon`, and after learning the round's mean `loss` and mean `gradient_norm` (before clipping), and
+        what its last batch looked like: mean and extremes of `batch_reward` (n steps), `q` (of the actions taken),
+        `target` and `weight`.
         """
-        self.replay.add(transition)
+        remembered = self.steps.add(transition)
+        if remembered is not None:
+            self.replay.add(remembered)
         metrics = {"epsilon": torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)}
         former, self.step = self.step, self.step + transition.action.shape[1]
         due = self.step // self.train_every > former // self.train_every
-        if due and self.step >= self.learning_starts:
-            metrics |= self._learn()
+        if due and self.step >= self.learning_starts and len(self.replay):
+            metrics |= self.learn()
         return metrics
 
-    def _learn(self) -> dict[str, Tensor]:
-        batches = self.replay.sample(self.gradient_steps, self.batch_size, self.updates)
+    def learn(self) -> dict[str, Float[Tensor, "R"]]:
+        """One round of updates from what is remembered; what `update` says of it."""
         losses, norms = [], []
-        for batch in batches:
-            loss = self.loss(self.online, self.target, batch, self.gamma).mean(1)  # [R]
-            norms.append(self.online.step(loss, self.step))
+        seen: dict[str, Tensor] = {}
+        for batch in self.replay.sample(self.gradient_steps, self.batch_size, self.updates):
+            loss, seen = self.losses(batch, self.updates)
+            norms.append(self.online.step((batch.weight * loss).mean(1), self.step))
             losses.append(loss.detach())
+            self.replay.learned(batch, self.method.surprise(losses[-1]))
             self.updates += 1
             if self.updates % self.target_every == 0:
                 self._sync()
-        return {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0)}
+        mean = {"loss": torch.stack(losses).mean((0, 2)), "gradient_norm": torch.stack(norms).mean(0)}
+        return mean | described(seen)
+
+    def losses(self, batch: Batch, draw: int) -> tuple[Float[Tensor, "R B"], dict[str, Float[Tensor, "R B"]]]:
+        """The loss of each sample, by the `draw`-th noise; and what went into it, by name."""
+        online, lagging = self._with(self.noise.learn(3 * draw + 1)), self._lagging(self.noise.learn(3 * draw + 2))
+        with torch.no_grad():
+            follows = self.successor(self.method, online, lagging, batch.next_obs)
+            y = self.method.target(batch.reward, batch.discount, follows)
+        said = of(self.method.apart(self._with(self.noise.learn(3 * draw))(batch.obs)), batch.action)
+        loss = self.method.loss(said, y)
+        q, target = self.method.mean(said.detach()), self.method.target_mean(y)
+        return loss, {"batch_reward": batch.reward, "q": q, "target": target, "weight": batch.weight}
+
+    def _with(self, noise: Drawn) -> Callable[[Tensor], Tensor]:
+        return lambda obs: self.online(obs, *noise)
+
+    def _lagging(self, noise: Drawn) -> Callable[[Tensor], Tensor]:
+        return lambda obs: self.target(obs, *noise)
 
     @property
     def target_weights(self) -> Tensor:
@@ -156,10 +175,10 @@ class DQN:
 
     @torch.no_grad()
     def q_values(self, obs: Shaped[Tensor, "*batch"]) -> Float[Tensor, "R M A"]:
-        """Action values of observations `[M, *shape]`, or of each replica's own `[R, M, *shape]`."""
+        """Action values of observations `[M, *shape]`, or of each replica's own `[R, M, *shape]`; without noise."""
         if obs.ndim == len(self.obs_shape) + 1:
             obs = obs.expand(self.replicas, *obs.shape)
-        return self.online(obs)
+        return self.method.q(self.online(obs, *self.noise.none()))
 
     def policy(
         self, obs: Shaped[Tensor, "R M *shape"], memory: Float32[Tensor, "R M 0"]
@@ -174,3 +193,11 @@ class DQN:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         state.put(self, STATE, saved)
+
+
+def described(seen: dict[str, Float[Tensor, "R B"]]) -> dict[str, Float[Tensor, "R"]]:
+    """Mean, `_min` and `_max` of each column: what a person wants to know of a batch that went wrong."""
+    columns = torch.stack(list(seen.values()))  # [columns, R, B]
+    low, high = columns.aminmax(dim=-1)
+    kinds = {"": columns.mean(-1), "_min": low, "_max": high}
+    return {name + end: numbers[i] for i, name in enumerate(seen) for end, numbers in kinds.items()}

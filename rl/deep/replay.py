@@ -2,14 +2,18 @@
 
     storage [R, capacity, ...], a ring that every replica fills at the same pace
 
+What is held of a transition may look several steps ahead: `reward` and `discount` are then those of `rl.deep.n_step`,
+and `discount` carries gamma.
+
 Source: Lin, "Self-improving reactive agents based on reinforcement learning, planning and teaching", Machine Learning
 1992; Mnih et al. 2015, Methods, algorithm 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int64, Shaped
@@ -30,6 +34,37 @@ class Batch:
     reward: Float32[Tensor, "R B"]
     next_obs: Shaped[Tensor, "R B *shape"]
     discount: Float32[Tensor, "R B"]
+    """What the value of next_obs counts for: gamma (gamma^n), or 0 where the world ended."""
+    weight: Float32[Tensor, "R B"]
+    """What its loss counts for: 1, but where the draw was not uniform."""
+    place: Int64[Tensor, "R B"]
+    """Where it lies in the ring."""
+
+
+@runtime_checkable
+@runtime_checkable
+class Memories(Protocol):
+    """What a learner asks of its past."""
+
+    capacity: int
+
+    def __len__(self) -> int: ...
+
+    def add(self, transition: Transition) -> None:
+        """Append one step of each world."""
+        ...
+
+    def sample(self, batches: int, size: int, draw: int) -> Iterable[Batch]:
+        """`batches` batches, to be asked for one after the other: each is drawn when it is asked for, or before."""
+        ...
+
+    def learned(self, batch: Batch, surprise: Float32[Tensor, "R B"]) -> None:
+        """How much there was to learn from each transition of a batch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Replay:
@@ -57,15 +92,18 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Append one step of each world."""
-        worlds = transition.action.shape[1]
-        if self.capacity < worlds:
-            raise ValueError(f"the replay capacity is {self.capacity}, expected at least {worlds}, a replica's worlds")
+        places = self.next_places(transition.action.shape[1])
         if not self.storage:
             self._allocate({name: getattr(transition, name) for name in FIELDS})
-        at = (self.added + torch.arange(worlds, device=self.key.device)) % self.capacity  # [W]
         for name, stored in self.storage.items():
-            stored.index_copy_(1, at, getattr(transition, name))
-        self.added += worlds
+            stored.index_copy_(1, places, getattr(transition, name))
+        self.added += len(places)
+
+    def next_places(self, worlds: int) -> Int64[Tensor, "W"]:
+        """Where the next step of each world will lie."""
+        if self.capacity < worlds:
+            raise ValueError(f"the replay capacity is {self.capacity}, expected at least {worlds}, a replica's worlds")
+        return (self.added + torch.arange(worlds, device=self.key.device)) % self.capacity
 
     def sample(self, batches: int, size: int, draw: int) -> list[Batch]:
         """`batches` independent batches of `size` transitions, uniform with replacement.
@@ -78,13 +116,26 @@ class Replay:
         if not self.added:
             raise ValueError("the replay is empty, expected at least one transition before a sample")
         index = (draw * size) + torch.arange(batches * size, device=self.key.device)
-        chosen = _below(len(self), streams.bits(self.key[:, None], index))  # [R, batches size]
-        chosen = (self._row + chosen).view(-1, batches, size).transpose(0, 1)  # [batches, R, size]
-        columns = {name: self._gather(stored, chosen) for name, stored in self.storage.items()}
-        return [Batch(**{name: column[b] for name, column in columns.items()}) for b in range(batches)]
+        place = _below(len(self), streams.bits(self.key[:, None], index))  # [R, batches size]
+        place = place.view(-1, batches, size).transpose(0, 1)  # [batches, R, size]
+        weight = torch.ones((), device=place.device).expand(place.shape[1:])
+        columns = {name: self._gather(stored, place) for name, stored in self.storage.items()}
+        return [
+            Batch(**{name: column[b] for name, column in columns.items()}, weight=weight, place=place[b])
+            for b in range(batches)
+        ]
 
-    def _gather(self, stored: Tensor, chosen: Int64[Tensor, "G R B"]) -> Tensor:
-        return stored.flatten(0, 1).index_select(0, chosen.reshape(-1)).view(*chosen.shape, *stored.shape[2:])
+    def at(self, place: Int64[Tensor, "R B"], weight: Float32[Tensor, "R B"]) -> Batch:
+        """The transitions that lie there, as a batch in which they count for `weight`."""
+        columns = {name: self._gather(stored, place[None])[0] for name, stored in self.storage.items()}
+        return Batch(**columns, weight=weight, place=place)
+
+    def learned(self, batch: Batch, surprise: Float32[Tensor, "R B"]) -> None:
+        """Nothing: every transition is drawn alike."""
+
+    def _gather(self, stored: Tensor, place: Int64[Tensor, "G R B"]) -> Tensor:
+        row = (self._row + place).reshape(-1)
+        return stored.flatten(0, 1).index_select(0, row).view(*place.shape, *stored.shape[2:])
 
     def _allocate(self, like: dict[str, Tensor]) -> None:
         self.storage = {

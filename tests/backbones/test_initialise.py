@@ -18,6 +18,7 @@ from backbones.additive import AdditiveAttention
 from backbones.classifiers import LeNet, ResNet
 from backbones.cnn import atari, impala
 from backbones.dit import DiT
+from backbones.dueling import Dueling
 from backbones.features import Fourier, Polynomial, TileCoding
 from backbones.feed_forward import Plain
 from backbones.gated import GatedAttention, MixedChunkAttention
@@ -25,7 +26,9 @@ from backbones.initialise import build
 from backbones.linear_attention import LinearAttention
 from backbones.mlp import MLP, ResidualMLP
 from backbones.moe import MoE
+from backbones.noisy import Noisy
 from backbones.packed import Packed, PackedAttention, PackedGate
+from backbones.planner import Planner
 from backbones.positions import Positions
 from backbones.recurrent import Recurrent
 from backbones.replicas import Replicas
@@ -44,9 +47,11 @@ def gpt(**kind: Any) -> Callable[[], nn.Module]:
 CASES: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: MLP(6, [16, 8], 3, norm=True),
     "residual mlp": lambda: ResidualMLP(6, 8, 2, 3),
+    "noisy dueling": lambda: Dueling(Noisy(MLP(6, [], 8), [8], 8, norm=True), 3, 2),
     "features": lambda: nn.Sequential(Polynomial(2, 3), Fourier(2, 3), TileCoding(2, 3, 4)),
     "atari": lambda: atari((2, 36, 36), 3),
     "impala": lambda: impala((2, 9, 9), 3),
+    "planner": lambda: Planner((4, 5, 5), 3),
     "lenet": lambda: LeNet((1, 12, 12), 4),
     "resnet": lambda: ResNet(1, 4),
     "unet": lambda: UNet(2, 2, 8, (1, 2), 1, (1,), 3, head_width=8),

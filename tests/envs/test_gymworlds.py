@@ -129,3 +129,79 @@ def test_a_gym_world_says_what_it_is():
         2,
         (4,),
     )
+
+
+class Odd(gymnasium.Env):
+    """Actions 3 to 5, observations a dict of a number and a vector: pays for the action that the number asks for."""
+
+    action_space = gymnasium.spaces.Discrete(3, start=3)
+    observation_space = gymnasium.spaces.Dict(
+        {"asked": gymnasium.spaces.Discrete(3, start=3), "time": gymnasium.spaces.Box(0, 9, (2,), np.float32)}
+    )
+
+    def _seen(self):
+        return {"asked": np.int64(self.asked), "time": np.full(2, self.t, np.float32)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.asked = 0, int(self.np_random.integers(3, 6))
+        return self._seen(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        reward, self.t = float(action == self.asked), self.t + 1
+        self.asked = int(self.np_random.integers(3, 6))
+        return self._seen(), reward, self.t == 9, False, {}
+
+
+def test_dicts_are_flattened_and_actions_may_begin_anywhere():
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        world = envs.load("Odd-v0")
+        assert isinstance(world, GymWorld)
+        assert (world.actions, world.obs_shape) == (3, (5,))
+        worlds = world.simulate(keys(4))
+        obs = worlds.reset()
+        for t in range(9):
+            assert torch.equal(obs[:, 3:], torch.full((4, 2), float(t)))
+            assert torch.equal(obs[:, :3].sum(1), torch.ones(4))
+            step = worlds.step(obs[:, :3].argmax(1))  # the one that is asked for, counted from 0
+            assert step.reward.tolist() == [1.0] * 4
+            obs = step.obs
+        assert step.terminated.all()
+    finally:
+        del gymnasium.registry["Odd-v0"]
+
+
+def test_blackjack_is_a_tuple_of_three_numbers():
+    world = envs.load("Blackjack-v1")
+    env = gymnasium.make("Blackjack-v1")
+    worlds = world.simulate(keys(1))
+    obs = worlds.reset()[0]
+    sum_, dealer, ace = env.reset(seed=streams.derive(int(keys(1)[0]), "episode", 1) % 2**31)[0]
+    assert (world.obs_shape, world.actions) == ((45,), 2)
+    assert obs.nonzero().flatten().tolist() == [sum_, 32 + dealer, 43 + ace]
+
+
+class Camera(gymnasium.Env):
+    """A picture of bytes, colours last."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (5, 6, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.arange(90, dtype=np.uint8).reshape(5, 6, 3), {}
+
+    def step(self, action):
+        return self.reset()[0] + np.uint8(1), 0.0, False, False, {}
+
+
+def test_pictures_stay_bytes_and_their_colours_come_first():
+    worlds = GymWorlds([Camera()], keys(1))
+    picture = torch.arange(90).view(5, 6, 3)
+    assert torch.equal(worlds.reset()[0], picture.permute(2, 0, 1).byte())
+    step = worlds.step(torch.tensor([1]))
+    assert (step.obs.dtype, step.obs[0, 2, 4, 5].item()) == (torch.uint8, 90)
+    assert obs_shape(Camera.observation_space) == worlds.obs_shape == (3, 5, 6)
+    stack = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    assert obs_shape(stack) == (4, 84, 84)

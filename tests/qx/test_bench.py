@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, attention_memory, peers, worlds
+from benchmarks import attention, attention_memory, dqn, peers, worlds
 from benchmarks.attention import OURS, PEER, Result, Size
 from qx import bench_attention, main
 from qx.bench_worlds import _ratios, _words
@@ -92,7 +92,7 @@ def test_a_size_below_one_and_an_unknown_peer_are_wrong_requests(capsys: pytest.
 def test_what_to_compare_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     for args in ([], ["--seconds", "1"]):
         assert main.main(["bench", *args]) == 2
-        assert "worlds or attention" in capsys.readouterr().err
+        assert "worlds, attention or dqn" in capsys.readouterr().err
     assert main.main(["bench", "atention"]) == 2
     assert "did you mean 'attention'?" in capsys.readouterr().err
 
@@ -157,3 +157,27 @@ def test_the_peak_of_a_process_is_its_largest_tensor_and_little_more() -> None:
     peak = attention_memory.peak(size, OURS, "forward", "cpu", "float32")
     assert peak is not None
     assert 125 < peak / 2**20 < 200
+
+
+def test_dqn_gives_its_ratios_a_picture_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything as small as it goes: too short to solve anything."""
+    short = {"replicas": 2, "steps": 1200, "peer-seeds": 1, "peer-steps": 1100, "episodes": 2, "seconds": 0.05}
+    table = {"tabular-steps": 200, "tabular-replicas": 5}
+    sizes = [word for name, value in {**short, **table}.items() for word in (f"--{name}", str(value))]
+    assert main.main(["bench", "dqn", *sizes, "--json", "--out", str(tmp_path / "run")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (tmp_path / "run" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert found["ratio"] == pytest.approx(found["seconds"] / found["peer_seconds"][0])
+    rates = found["gradient_steps"]
+    assert found["gradient_steps_ratio"] == pytest.approx(rates["quincunx"] / rates["stable-baselines3"])
+    assert (found["solved"], found["peer_solved"]) == (0, 0)
+    assert len(found["returns"]) == 2
+    assert found["tabular"]["replicas"] == 5
+
+
+def test_a_seed_is_solved_from_475_on_and_time_is_that_of_the_median_seed() -> None:
+    mine = dqn.Learnt(30.0, [475.0, 500.0, 474.9])
+    theirs = [dqn.Learnt(seconds, [r]) for seconds, r in ((90.0, 500.0), (60.0, 19.0), (50.0, 480.0))]
+    found = dqn.found(mine, theirs, {dqn.OURS: 9.0, dqn.PEER: 3.0})
+    wanted = {"ratio": 0.5, "solved": 2, "peer_solved": 2, "peer_seeds": 3, "gradient_steps_ratio": 3.0}
+    assert {key: found[key] for key in wanted} == wanted

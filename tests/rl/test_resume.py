@@ -11,11 +11,49 @@ from rl import agents
 from rl.train import TrainConfig, Trainer
 
 WORLD = "FrozenLake-v1"
-ELSEWHERE: dict[str, tuple[str, ...]] = {"dqn": ("CartPole-v1",)}
+ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "dqn": ("CartPole-v1",),
+    "tile-sarsa-lambda": ("MountainCar-v0",),
+    "true-online-sarsa-lambda": ("MountainCar-v0",),
+    "drqn": ("CartPole-v1", "t-maze"),
+    "pqn": ("CartPole-v1",),
+    "reinforce": ("CartPole-v1",),
+    "reinforce-baseline": ("CartPole-v1",),
+    "a2c": ("CartPole-v1",),
+    "ppo": ("CartPole-v1",),
+}
 """Worlds besides the lake on which an agent is tried too."""
+DEEP: dict[str, Any] = {"hidden": (8,), "learning_starts": 40, "capacity": 90, "target_every": 5, "batch_size": 8}
 SMALL: dict[str, dict[str, Any]] = {
+    "n-step-sarsa": {"exploration_steps": 300, "n": 3},
+    "n-step-expected-sarsa": {"exploration_steps": 300, "n": 3},
+    "tree-backup": {"exploration_steps": 300, "n": 3},
+    "n-step-td": {"n": 3},
+    "tile-sarsa-lambda": {"tiles": 3, "tilings": 4, "exploration_steps": 300},
+    "true-online-sarsa-lambda": {"tiles": 3, "tilings": 4, "exploration_steps": 300},
+    "fourier-sarsa-lambda": {"order": 2, "exploration_steps": 300},
     "q-learning": {"exploration_steps": 300},
-    "dqn": {"hidden": (8,), "learning_starts": 40, "capacity": 90, "target_every": 5, "batch_size": 8},
+    "sarsa": {"exploration_steps": 300},
+    "expected-sarsa": {"exploration_steps": 300},
+    "double-q-learning": {"exploration_steps": 300},
+    "sarsa-lambda": {"exploration_steps": 300},
+    "watkins-q-lambda": {"exploration_steps": 300},
+    "dyna-q": {"exploration_steps": 300, "planning": 3},
+    "dyna-q-plus": {"exploration_steps": 300, "planning": 3},
+    **dict.fromkeys(["dqn", "double-dqn", "dueling-dqn", "n-step-dqn", "noisy-dqn"], DEEP),
+    "prioritised-dqn": {**DEEP, "importance_steps": 300},
+    "c51": {**DEEP, "atoms": 11},
+    "qr-dqn": {**DEEP, "quantiles": 5},
+    "rainbow": {**DEEP, "atoms": 11, "importance_steps": 300},
+    "drqn": {
+        **{"width": 8, "learning_starts": 40, "capacity": 90, "target_every": 2, "batch_size": 4},
+        **{"burn_in": 2, "length": 8, "stride": 4, "train_every": 16, "gradient_steps": 1},
+    },
+    "pqn": {"hidden": (8,), "rollout": 7, "epochs": 2, "minibatches": 3},
+    "reinforce": {"horizon": 20},
+    "reinforce-baseline": {"hidden": (8,), "horizon": 20},
+    "a2c": {"hidden": (8,), "rollout": 4},
+    "ppo": {"hidden": (8,), "rollout": 7, "epochs": 2, "minibatches": 2},
 }
 """What makes an agent small, and busy with all that it does within 300 steps."""
 

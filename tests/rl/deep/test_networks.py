@@ -13,9 +13,11 @@ from envs.catalog import load
 from envs.world import World
 from rl import dp
 from rl.agents import simulate
-from rl.deep import dqn
 from rl.deep.dqn import DQN
+from rl.deep.losses import Expected, online_chooses
+from rl.deep.replay import Replay
 from rl.evaluate import evaluate
+from rl.explore import stream_keys
 from rl.recipe import replica_seeds
 from rl.recipes.deep import DQNConfig
 from rl.train import TrainConfig, Trainer
@@ -56,12 +58,14 @@ def test_every_backbone_learns_to_be_optimal(name: str) -> None:
         NETWORKS[name],
         SHAPE,
         replica_seeds(0, 2),
+        method=Expected(),
+        successor=online_chooses,
+        replay=Replay(1_800, stream_keys(replica_seeds(0, 2), "replay")),
         gamma=0.5,
-        loss=dqn.double_dqn_loss,
+        n=1,
         learning_rate=(3e-3, 3e-4),
         learning_rate_steps=1_800,
         batch_size=32,
-        capacity=1_800,
         learning_starts=200,
         train_every=12,
         gradient_steps=4,
