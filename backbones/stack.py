@@ -224,7 +224,7 @@ class Stack(nn.Module):
             raise TypeError(f"Stack: mask is a {type(mask).__name__}, expected a Mask, as backbones.masks makes them")
         if x.ndim != 3 or (self.layers and x.shape[-1] != self.layers[0].attention.width):
             raise wrong("Stack: x", x, f"[B, T, {self.layers[0].attention.width}]")
-        if positions.ndim < 2 or positions.shape[0] not in (1, len(x)) or positions.shape[1] != x.shape[1]:
+        if positions.ndim < 2 or positions.shape[0] not in (1, x.shape[0]) or positions.shape[1] != x.shape[1]:
             raise wrong("Stack: positions", positions, f"[{len(x)} or 1, {x.shape[1]}, ...]")
         x = self.positions.add(x, positions)
         keys = positions if cache is None else torch.arange(cache[0].keys.shape[2], device=x.device)[None]

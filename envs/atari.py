@@ -2,8 +2,8 @@
 
 A frame is the brighter of two screens, gray, 84 x 84; an action lasts 4 of them; an agent sees the last 4: uint8
 [4, 84, 84]. Episodes begin with up to 30 frames of no action, end with the game (not with a life), and are cut after 30
-minutes of play. Actions stick with probability 0.25, which is the game's only chance and a function of the episode's
-seed: so a resume, which plays the actions again, is exact.
+minutes of play. Actions stick with probability 0.25; this and how many frames an episode begins with are all its
+chance, both functions of the episode's seed: so a resume, which plays the actions again, is exact.
 
 It needs `pip install 'quincunx[atari]'`: ale-py, which brings the games, and OpenCV, which shrinks the screens.
 

@@ -10,6 +10,7 @@ from experiments import (
     blackjack,
     cliff_walking,
     constant_memory,
+    deep_results,
     dyna_maze,
     handwriting,
     length_extrapolation,
@@ -36,6 +37,7 @@ from experiments import (
 from experiments.claim import Claim, Finding, Setting
 
 EXPERIMENTS: dict[str, tuple[Claim, Callable[[Setting], Finding]]] = {
+    **deep_results.experiments(),
     "associative-recall": (associative_recall.CLAIM, associative_recall.run),
     "attention-cost": (attention_cost.CLAIM, attention_cost.run),
     "blackjack": (blackjack.CLAIM, blackjack.run),

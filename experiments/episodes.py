@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from envs.gymworlds import GymWorld
 from envs.world import World
 from experiments.claim import Setting
-from rl.agents import trainer
-from rl.evaluate import ci95
+from lab import streams
+from rl import agents
 from rl.train import TrainConfig, Trainer
 from rl.types import Agent
 
-ENDLESS = 10**9  # steps
+
+def endless(
+    agent: str,
+    world: World | GymWorld,
+    config: object,
+    *,
+    replicas: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Trainer:
+    """A trainer of R replicas in one world each that goes on until nobody asks any more, and reports at every step."""
+    length = TrainConfig(steps=10**9, worlds=1, report_every=1)
+    return agents.trainer(agent, world, config, length, replicas=replicas, seed=seed, device=device)
 
 
 def learn(
@@ -32,7 +46,7 @@ def learn(
 
     Replicas that are through go on while others are not; what they do then is not recorded.
     """
-    loop = trainer(agent, world, config, TrainConfig(ENDLESS, worlds=1, report_every=1), replicas=replicas, seed=seed)
+    loop = endless(agent, world, config, replicas=replicas, seed=seed)
     gained, length = per_episode(loop, episodes, report)
     return gained, length, loop.agent
 
@@ -66,7 +80,14 @@ def part(setting: Setting, i: int, of: int, note: str) -> Callable[[float], None
     return report
 
 
-def interval(per_replica: Float64[Tensor, "R"], seed: int) -> str:
-    """The mean of R replicas' numbers beside the 95% interval of their interquartile mean."""
-    low, high = ci95(per_replica, seed)
-    return f"{float(per_replica.mean()):.3g} [{low:.3g}, {high:.3g}]"
+def path(length: float) -> float | str:
+    """The length or return of a path, in words where it has no end."""
+    return length if math.isfinite(length) else "never arrives"
+
+
+def interval(per_replica: Float64[Tensor, "R"], seed: int, resamples: int = 5000) -> str:
+    """The mean of R replicas' numbers and its 95% percentile bootstrap interval."""
+    R = len(per_replica)
+    index = torch.randint(R, (resamples, R), generator=streams.generator(seed, "interval"))
+    low, high = torch.quantile(per_replica[index].mean(1), torch.tensor([0.025, 0.975]).double())
+    return f"{float(per_replica.mean()):.4g} [{float(low):.4g}, {float(high):.4g}]"

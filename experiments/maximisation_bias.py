@@ -9,7 +9,7 @@ that action is worth. The book's A has two actions; the world here has ten in bo
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -32,7 +32,7 @@ CLAIM = Claim(
     stated={
         "most episodes that go left: Q-learning": "> 0.9",
         "most episodes that go left: Double Q-learning": "< 0.65",
-        "after 300 episodes: Q-learning": "> 0.05",
+        "after 300 episodes: Q-learning": "> 0.1",
         "after 300 episodes: Double Q-learning": "0.05 +- 0.05",
     },
 )
@@ -54,7 +54,7 @@ def compare(setting: Setting, replicas: int, episodes: int) -> Finding:
             agent, world, settings, replicas=replicas, episodes=episodes, seed=setting.seed,
             report=part(setting, i, len(AGENTS), name),
         )  # fmt: skip
-        left[name] = (length == 2).double().mean(0)  # right ends at once
+        left[name] = went_left(length)
     most = [float(shares.max()) for shares in left.values()]
     last = [float(shares[-20:].mean()) for shares in left.values()]
     numbers = [*most, *last]
@@ -73,9 +73,18 @@ def compare(setting: Setting, replicas: int, episodes: int) -> Finding:
     )
 
 
+def went_left(length: Int64[Tensor, "R E"]) -> Float64[Tensor, "E"]:
+    """The share of replicas that went left in each episode: by B it takes two steps, right ends at once."""
+    return (length == 2).double().mean(0)
+
+
 def judge(most_q: float, most_double: float, last_q: float, last_double: float) -> bool:
-    """The rule, on the numbers of the claim in their order."""
-    return most_q > 0.9 and most_double < 0.65 and last_q > 0.05 and abs(last_double - 0.05) <= 0.05
+    """The rule, on the numbers of the claim in their order.
+
+    Q-learning's bar after 300 episodes was 0.05 at first, which exploring alone makes; a review had it raised to 0.1,
+    beyond what Double Q-learning may have, when the first numbers were known.
+    """
+    return most_q > 0.9 and most_double < 0.65 and last_q > 0.1 and abs(last_double - 0.05) <= 0.05
 
 
 def _picture(left: dict[str, Tensor]) -> Figure:

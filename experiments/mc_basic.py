@@ -139,7 +139,7 @@ def _picture(outcomes: dict[int, Outcome], error: dict[int, float], exact: dp.So
     plots.label(count, "Optimal actions, of 25", "", "states (mean, least to most)")
     wrong.plot(place, [error[L] for L in lengths], "o-", color=plots.COLOURS[1], linewidth=1.6, markersize=3.5)
     wrong.plot(place, [10 * 0.9**L for L in lengths], color=plots.INK, linewidth=1, linestyle=(0, (4, 3)))
-    wrong.annotate("10 · 0.9$^L$", (2, 10 * 0.9**3), textcoords="offset points", xytext=(6, -22), color=plots.INK)
+    wrong.text(0.06, 0.1, "dashed: 10 · 0.9$^L$", transform=wrong.transAxes, fontsize=8, color=plots.INK)
     wrong.set_yscale("log")
     plots.label(wrong, "Error of the values", "length L of an episode", "largest error")
     for ax in (count, wrong):

@@ -65,7 +65,7 @@ def compare(setting: Setting, runs: int, episodes: int) -> Finding:
     margin = 1.96 * float(pair.std()) / math.sqrt(runs)
     return Finding(
         found=dict(zip(CLAIM.stated, numbers, strict=True)),
-        holds=as_stated(numbers),
+        holds=judge(*numbers),
         verdict=f"over {runs} runs: least online error {float(td.min()):.3f} of TD(0), {float(mc.min()):.3f} of Monte "
         f"Carlo; on a batch of {episodes} episodes {float(curves[0][-1]):.3f} and {float(curves[1][-1]):.3f}, a "
         f"difference of {float(pair.mean()):.3f} +- {margin:.3f} run by run",
@@ -80,9 +80,8 @@ def compare(setting: Setting, runs: int, episodes: int) -> Finding:
     )
 
 
-def as_stated(numbers: Sequence[float]) -> bool:
+def judge(ratio: float, above: float, batch: float, difference: float) -> bool:
     """TD(0) is a tenth better online and on the batch, at every episode from the 10th on; the fixed point is exact."""
-    ratio, above, batch, difference = numbers
     return ratio < 0.9 and above == 0 and batch < 0.9 and difference < 1e-6
 
 

@@ -7,7 +7,7 @@ book; Gymnasium's own limit of 200 steps would cut nearly all of the first ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float64
@@ -16,11 +16,9 @@ from torch import Tensor
 
 from envs.catalog import load
 from experiments.claim import Claim, Finding, Setting
-from experiments.episodes import interval, per_episode
+from experiments.episodes import endless, interval, part, per_episode
 from lab import plots
-from rl.agents import trainer
 from rl.recipes.linear import TileSarsaLambdaConfig
-from rl.train import TrainConfig
 
 LEARNERS = ((0.1, 0.0), (0.5, 0.0), (0.5, 0.9))
 """(step size times tilings, lambda)"""
@@ -48,11 +46,7 @@ def compare(setting: Setting, replicas: int, episodes: int) -> Finding:
     """The experiment at any size."""
     lengths = []
     for k, (alpha, lam) in enumerate(LEARNERS):
-        note = f"alpha {alpha:g}/8, lambda {lam:g}"
-
-        def report(share: float, k: int = k, note: str = note) -> None:
-            setting.report((k + share) / len(LEARNERS), note)
-
+        report = part(setting, k, len(LEARNERS), f"alpha {alpha:g}/8, lambda {lam:g}")
         lengths.append(lived(setting, alpha, lam, replicas, episodes, report))
     last = [length[:, -SMOOTH:].mean(1) for length in lengths]
     half = [length[:, : (episodes + 1) // 2].mean(1) for length in lengths]
@@ -60,7 +54,7 @@ def compare(setting: Setting, replicas: int, episodes: int) -> Finding:
     numbers = [plain, slow / plain, float(half[2].mean() / half[1].mean())]
     return Finding(
         found=dict(zip(CLAIM.stated, numbers, strict=True)),
-        holds=as_stated(numbers),
+        holds=judge(*numbers),
         verdict=f"after {episodes} episodes, {replicas} replicas: {slow:.0f} steps an episode at 0.1/8, {plain:.0f} at "
         f"0.5/8, {traced:.0f} with lambda 0.9",
         figure=_picture(lengths, numbers),
@@ -72,26 +66,18 @@ def compare(setting: Setting, replicas: int, episodes: int) -> Finding:
     )
 
 
-def lived(setting: Setting, alpha: float, lam: float, replicas: int, episodes: int, report: object) -> Tensor:
-    """Steps of each of the first episodes, [R, E] in float64."""
+def lived(
+    setting: Setting, alpha: float, lam: float, replicas: int, episodes: int, report: Callable[[float], None]
+) -> Float64[Tensor, "R E"]:
+    """Steps of each of the first episodes."""
     world = load("MountainCar-v0", {"time_limit": "none"})
     config = TileSarsaLambdaConfig(gamma=1.0, lam=lam, alpha=alpha, final_alpha=alpha, epsilon=0.0, final_epsilon=0.0)
-    loop = trainer(
-        "tile-sarsa-lambda",
-        world,
-        config,
-        TrainConfig(10**9, worlds=1, report_every=1),
-        replicas=replicas,
-        seed=setting.seed,
-        device="cpu",
-    )
-    assert callable(report)
+    loop = endless("tile-sarsa-lambda", world, config, replicas=replicas, seed=setting.seed)
     return per_episode(loop, episodes, report)[1].double()
 
 
-def as_stated(numbers: Sequence[float]) -> bool:
+def judge(plain: float, slower: float, traced: float) -> bool:
     """All three bars, written down before the first run."""
-    plain, slower, traced = numbers
     return plain < 180 and slower > 1.1 and traced < 0.95
 
 

@@ -39,6 +39,7 @@ CLAIM = Claim(
         "value error: epsilon 0.5": "> uniform's",
         "value error: epsilon 0.1": "> 1",
     },
+    minutes=2.0,
 )
 
 
@@ -132,7 +133,7 @@ def _picture(error: Float64[Tensor, "B R T"], rarest: list[float]) -> Figure:
     steps = EVERY * torch.arange(1, error.shape[-1] + 1).numpy()
     for i, (name, each, tried) in enumerate(zip(BEHAVIOURS, error, rarest, strict=True)):
         low, high = (torch.quantile(each, share, dim=0).clamp(min=1e-15).numpy() for share in (0.05, 0.95))
-        label = f"{name}: rarest pair {tried:.2g} times"
+        label = f"{name}: rarest pair {tried:.3g} times"
         plots.curve(ax, steps, each.mean(0).clamp(min=1e-15).numpy(), label, i, low, high)
     ax.set_yscale("log")
     title = "One episode teaches all, if it goes everywhere"

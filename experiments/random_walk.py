@@ -39,6 +39,7 @@ CLAIM = Claim(
         "least RMS error of TD(lambda) over that of n = 4": "0.9 to 1.1",
         "best lambda of true online TD(lambda)": "0.4 to 0.9",
     },
+    minutes=2.0,
 )
 
 
@@ -79,7 +80,7 @@ def compare(setting: Setting, runs: int, episodes: int = EPISODES) -> Finding:
         )
         for method, each in found.items()
     }
-    numbers = judged(*(s.mean.amin(1).tolist() for s in sweeps.values()))
+    numbers = measured(*(s.mean.amin(1).tolist() for s in sweeps.values()))
     four = sweeps["n"].best(STEPS.index(4))
     header = ("method", "best step size", "RMS error", "95% interval, +-")
     rows = [
@@ -89,7 +90,7 @@ def compare(setting: Setting, runs: int, episodes: int = EPISODES) -> Finding:
     ]
     return Finding(
         found=dict(zip(CLAIM.stated, numbers, strict=True)),
-        holds=as_stated(numbers),
+        holds=judge(*numbers),
         verdict=f"over {runs} runs n = {numbers[0]:g} is best; n = 4 has {four[0]:.4f} +- {1.96 * four[1]:.4f} at step "
         f"size {four[2]:g}, and no lambda does better than {numbers[4]:.2f} times that",
         figure=_picture(sweeps, numbers),
@@ -114,7 +115,7 @@ def sweep(setting: Setting, method: str, value: float, runs: int, episodes: int)
     return errors.nan_to_num(nan=math.inf).mean(1).view(len(ALPHAS), runs)
 
 
-def judged(n: Sequence[float], td_lambda: Sequence[float], true_online: Sequence[float]) -> list[float]:
+def measured(n: Sequence[float], td_lambda: Sequence[float], true_online: Sequence[float]) -> list[float]:
     """The numbers of the claim, from the least error of each setting."""
     four = n[STEPS.index(4)]
     best = STEPS[min(range(len(n)), key=lambda k: n[k])]
@@ -122,9 +123,8 @@ def judged(n: Sequence[float], td_lambda: Sequence[float], true_online: Sequence
     return [float(best), four, n[0] / four, n[-1] / four, min(td_lambda) / four, best_lambda]
 
 
-def as_stated(numbers: Sequence[float]) -> bool:
+def judge(best: float, four: float, one: float, largest: float, traces: float, best_lambda: float) -> bool:
     """n = 4 is best and within 0.005 of the book's 0.26 to 0.27; both ends are worse; lambda is as good to a tenth."""
-    best, four, one, largest, traces, best_lambda = numbers
     return (
         best == 4
         and 0.255 <= four <= 0.275

@@ -101,7 +101,7 @@ def compare(setting: Setting, runs: int, steps: int) -> Finding:
         rows.append([name, f"{first:.2f}", f"{squares:.2f}", *numbers])
     return Finding(
         found=dict(zip(CLAIM.stated, found, strict=True)),
-        holds=as_stated(found),
+        holds=judge(*found),
         verdict=f"after {steps:,} steps of {runs:,} runs; w^3 - 5 breaks the bound on the slope: with a = 1 / k from 0 "
         f"{blown[0]:.1%} of the runs blow up, with 1 / (k + {OFFSET}) {blown[OFFSET]:.1%}",
         figure=_picture(ks, tanh, cubes, blown),
@@ -110,15 +110,16 @@ def compare(setting: Setting, runs: int, steps: int) -> Finding:
     )
 
 
-def as_stated(found: Sequence[float]) -> bool:
+def judge(
+    mean: float, spread: float, cube_mean: float, cube_spread: float, short: float, wander: float, blown: float
+) -> bool:
     """Means within 0.01 of the root, spreads within `SPREAD` of theory's, the two bars cleared.
 
     The constant step's spread may be 12% off: its theory is that of the tangent, and tanh pulls less than that.
     """
-    mean, spread, cube_mean, cube_spread, short, wander, blown = found
     theory = [s for s in CLAIM.stated.values() if not isinstance(s, str)]
     return (
-        all(math.isfinite(x) for x in found)
+        all(map(math.isfinite, (mean, spread, cube_mean, cube_spread, short, wander, blown)))
         and abs(mean - 1) < 0.01
         and abs(cube_mean - ROOT) < 0.01
         and abs(spread / theory[1] - 1) < SPREAD

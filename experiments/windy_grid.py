@@ -7,8 +7,6 @@ constant step size of 1/2 does not get so far in 8,000 steps, and its greedy pol
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float64
 from matplotlib.figure import Figure
@@ -17,6 +15,7 @@ from torch import Tensor
 from envs.catalog import load
 from envs.world import World
 from experiments.claim import Claim, Finding, Setting
+from experiments.episodes import path
 from lab import plots
 from rl import dp
 from rl.agents import trainer
@@ -54,8 +53,7 @@ def compare(setting: Setting, replicas: int, steps: int) -> Finding:
     start = world.mdp.start
     greedy = -dp.evaluate_exactly(world.mdp, policy_of(loop.agent, world, "index"), 1.0)[:, start > 0][:, 0]
     floor = -float((dp.policy_iteration(world.mdp, 1.0, epsilon=EPSILON).values * start).sum())
-    last = max(1, ended.shape[1] // 8)  # the last 1,000 of 8,000 steps
-    late = last * EVERY / float((ended[:, -1] - ended[:, -1 - last]).mean().clamp(min=1e-9))
+    late = steps_late(ended)
     numbers = [float(ended[:, -1].mean()), late, float(greedy.median())]
     return Finding(
         found=dict(zip(CLAIM.stated, [*numbers[:2], path(numbers[2])], strict=True)),
@@ -67,9 +65,15 @@ def compare(setting: Setting, replicas: int, steps: int) -> Finding:
     )
 
 
-def path(steps: float) -> float | str:
-    """The length of a path in words where it has none."""
-    return steps if math.isfinite(steps) else "never arrives"
+def steps_late(ended: Float64[Tensor, "R T"], every: int = EVERY) -> float:
+    """Steps of an episode in the last eighth of the walk (1,000 of 8,000 steps), in the mean over replicas.
+
+    Args:
+        ended: episodes of each replica by the end of 0, `every`, 2 `every`, ... steps.
+        every: steps between two counts.
+    """
+    last = max(1, ended.shape[1] // 8)
+    return last * every / float((ended[:, -1] - ended[:, -1 - last]).mean().clamp(min=1e-9))
 
 
 def judge(episodes: float, late: float, greedy: float) -> bool:
@@ -90,7 +94,7 @@ def _picture(ended: Float64[Tensor, "R T"], floor: float, late: float) -> Figure
     )  # fmt: skip
     plots.label(
         ax,
-        f"In the end an episode takes {late:.1f} steps: the best policy that explores needs {floor:.1f}",
+        f"In the end an episode takes {late:.1f} steps; the best that explores: {floor:.1f}",
         "steps",
         "episodes ended",
     )

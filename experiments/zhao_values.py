@@ -117,7 +117,7 @@ def compare(setting: Setting, replicas: int, steps: int) -> Finding:
     target = int(world.layout.states[0][world.layout.shows("goal", 0)])
     return Finding(
         found=dict(zip(CLAIM.stated, found, strict=True)),
-        holds=as_stated(found),
+        holds=judge(*found),
         verdict=f"the target, among forbidden cells, falls in value from {tables[0.0].best.values[target]:.1f} to "
         f"{tables[0.5].best.values[target]:.1f} at epsilon 0.5, where the best policy "
         f"{'stays' if world.action_names[tables[0.5].best.policy[target]] == 'stay' else 'leaves it'}; "
@@ -138,7 +138,7 @@ def compare(setting: Setting, replicas: int, steps: int) -> Finding:
     )
 
 
-def as_stated(found: Sequence[int | float | str]) -> bool:
+def judge(*found: int | float | str) -> bool:
     """The rows to the book's digits, the counts as said, each state worth less with each epsilon, learned values near.
 
     Set before the first run, `LEARNED` too.

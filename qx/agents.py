@@ -15,26 +15,30 @@ from torch import Tensor
 import envs
 from lab import console
 from lab.run import Run
-from qx import agent_report
+from qx import agent_list, agent_report
 from qx.jobs import device_of, show, start
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 from qx.worlds import discount, overrides
 from rl import saved
-from rl.agents import AGENTS, RECIPES, defaults, trainer
+from rl.agents import RECIPES, defaults, trainer
 from rl.evaluate import Evaluation, evaluate, judged
 from rl.sb3_learners import LEARNERS
 from rl.train import TrainConfig
+from rl.types import Predictor
 
 C = TypeVar("C")
 WATCHED = 1500  # states; on larger worlds the exact value is computed at the end only
 
 HELP = """usage: qx train AGENT WORLD [options]
 
-  AGENT  {agents};
-         of stable-baselines3, on our backbones: {theirs}
+  AGENT  one of these (`qx agents` says a line about each)
+
+{agents}
+
   WORLD  a name from `qx worlds`, a TOML file, or a Gymnasium id with discrete actions (CartPole-v1, ALE/Pong-v5)
 
-`qx train AGENT WORLD --help` lists the options, with the defaults that hold for that agent on that world."""
+`qx train AGENT WORLD --help` lists the options, with the defaults that hold for that agent on that world.
+For a first run: qx train q-learning zhao-5x5"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ class Train(Lasting, Generic[C]):
     replicas: int = 5
     """Independent learners, trained side by side. More narrow the interval."""
     episodes: int = 20
-    """Greedy episodes that each replica plays at the end. More say more of worlds without tables."""
+    """Episodes that each replica plays at the end, by the policy that it is judged by. More say more of worlds without
+    tables."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Change the world: KEY=VALUE, e.g. --set reward.forbidden=-10. Repeat for more."""
 
@@ -112,23 +117,26 @@ class TrainJob:
         iqm = f"{_number(result['iqm'])}   95% interval {low} to {high}, {result['replicas']} replicas"
         rows = [("iqm", iqm)]
         if result["optimal_return"] is not None:
-            rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {_number(result['gap'])}"))
+            rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {_number(result['gap'], 'infinite')}"))
         rows.append(("measure", str(result["measure"])))
         played = result["episode_returns"]
-        if played is not None and result["optimal_return"] is not None:
-            rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of greedy episodes"))
+        never = sum(one is None for one in result["returns"])
+        if never:
+            rows.append(("never arrive", f"{never} of {result['replicas']} replicas: their policies go in circles"))
+        if played is not None and result["optimal_return"] is not None and not isinstance(self.agent, Predictor):
+            rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of the episodes"))
         return [*rows, ("run", str(result["run"]))]
 
 
-def _number(found: float | None) -> str:
+def _number(found: float | None, endless: str = "-infinite") -> str:
     """A number of the result in words; None is one without end: undiscounted, a greedy policy may cost for ever."""
-    return "infinite" if found is None else f"{round(found, 9) + 0.0:.4g}"
+    return endless if found is None else f"{round(found, 9) + 0.0:.4g}"
 
 
 def train(args: Sequence[str]) -> dict[str, Any]:
     """`qx train AGENT WORLD`."""
     if not args or args[0] in ("-h", "--help"):
-        console.out.print(HELP.format(agents=", ".join(sorted(AGENTS)), theirs=", ".join(LEARNERS)), markup=False)
+        console.out.print(HELP.format(agents=agent_list.names()), markup=False, soft_wrap=True)
         raise SystemExit(0 if args else 2)
     agent = choose("agent", args[0], RECIPES)
     if len(args) < 2 or (args[1].startswith("-") and args[1] not in ("-h", "--help")):

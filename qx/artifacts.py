@@ -23,8 +23,6 @@ from qx.usage import Answering, Common, UsageError, parse
 from rl import saved
 from rl.evaluate import judged
 
-EQUAL = 1e-5
-"""How far an exported network may be from its original."""
 COMPARED = 64
 
 
@@ -61,7 +59,7 @@ def learned(path: Path, common: Common) -> saved.Saved:
 
 def export(args: Sequence[str]) -> dict[str, Any]:
     """`qx export RUN --onnx FILE`."""
-    from rl.export import ExportError, onnx
+    from rl.export import EQUAL, ExportError, onnx
 
     options = parse(Export, args, "qx export")
     if not options.onnx.resolve().parent.is_dir():
@@ -75,14 +73,12 @@ def export(args: Sequence[str]) -> dict[str, Any]:
         "agent": found.name,
         "world": found.world.name,
         "replica": found.best + 1,
-        "onnx": str(options.onnx),
-        "bytes": options.onnx.stat().st_size,
         "difference": difference,
     }
     if not difference <= EQUAL:
-        raise WorkFailedError(
-            f"{options.onnx}: differs from the original by {difference:.2g}, expected {EQUAL}", result
-        )
+        away = f"it differs from the original by {difference:.2g}, expected {EQUAL} at most"
+        raise WorkFailedError(f"{options.onnx}: not written, for {away}", result)
+    result |= {"onnx": str(options.onnx), "bytes": options.onnx.stat().st_size}
     write_result(options, result)
     what = f"{found.name} on {found.world.name}, replica {found.best + 1}"
     console.out.print(f"{what}: {options.onnx}, {result['bytes']} bytes", markup=False, soft_wrap=True)

@@ -20,8 +20,8 @@ from lab import checkpoint, console
 from lab.run import Run, next_free, plain, write_json
 from qx.usage import Common, Lasting, UsageError
 
-MUST_BE_FINITE = ("gradient_norm", "td_error")
-"""Metrics besides the losses (`loss`, and all that end in it) whose being no number stops a run."""
+MUST_BE_FINITE = ("loss", "gradient_norm", "td_error")
+"""Metrics with such an end to their name stop a run when they are no number."""
 
 
 class WorkFailedError(RuntimeError):
@@ -163,7 +163,7 @@ def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:
     Raises:
         WorkFailedError: with the step, the replicas, every metric over all of them, and where a resume would begin.
     """
-    watched = {name: value for name, value in metrics.items() if name.endswith("loss") or name in MUST_BE_FINITE}
+    watched = {name: value for name, value in metrics.items() if name.endswith(MUST_BE_FINITE)}
     bad = [name for name, value in watched.items() if not bool(torch.as_tensor(value).isfinite().all())]
     if not bad:
         return

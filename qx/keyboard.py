@@ -17,7 +17,8 @@ KEY = re.compile(r"\x1b[\[O][0-9;]*([A-Za-z~]?)|.", re.DOTALL)
 def keyboard() -> Iterator[Iterator[str]]:
     """The keys of standard input: a character each, and "up", "down", "left", "right" for the arrows.
 
-    A terminal is put back as it was, whatever happens. The keys end with the input, or at Ctrl-D or Ctrl-C.
+    A terminal is put back as it was, whatever happens. The keys end with the input, or at Ctrl-D or Ctrl-C. The latter
+    comes as a key, too: as a signal it would wait for the next one where it arrives just before a read.
     """
     if not sys.stdin.isatty():
         yield split(sys.stdin.read())
@@ -29,6 +30,9 @@ def keyboard() -> Iterator[Iterator[str]]:
     before = termios.tcgetattr(here)
     try:
         tty.setcbreak(here)
+        raw = termios.tcgetattr(here)
+        raw[6][termios.VINTR] = bytes([os.fpathconf(here, "PC_VDISABLE")])
+        termios.tcsetattr(here, termios.TCSADRAIN, raw)
         yield _pressed(here)
     finally:
         termios.tcsetattr(here, termios.TCSADRAIN, before)

@@ -17,14 +17,18 @@ HOLDS = {ABOVE: float.__gt__, LEAST: float.__ge__, UNDER: float.__lt__, MOST: fl
 Limits = tuple[tuple[str, float], ...]
 COUNTS = """steps replicas episodes worlds report_every batch_size capacity train_every gradient_steps target_every
     hidden examples count n quantiles rows width depth heads length multipliers blocks sizes horizon
-    features rollout epochs"""
+    features rollout epochs window stride minibatches layers limit tiles tilings order resolution"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
-    weight_decay anchor omega attention sigma priority importance importance_steps"""
+    weight_decay anchor omega attention sigma priority importance importance_steps planning kappa tail alpha_steps
+    final_alpha burn_in entropy"""
 LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),
-    **dict.fromkeys(["learning_rate", "alpha", "beta", "clip", "seconds"], ((ABOVE, 0),)),
-    **dict.fromkeys(["gamma", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
+    "atoms": ((LEAST, 2),),
+    **dict.fromkeys(
+        ["learning_rate", "critic_rate", "alpha", "beta", "clip", "clip_ratio", "clip_range", "seconds"], ((ABOVE, 0),)
+    ),
+    **dict.fromkeys(["gamma", "lam", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
     **dict.fromkeys(["beta2", "ema"], ((LEAST, 0), (UNDER, 1))),
 }
 

@@ -18,6 +18,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx demo                     all three jobs on the embedded data, with a page of pictures at the end
 
   qx worlds                   the worlds there are: size, optimal return, source
+  qx agents                   the agents there are, family by family
   qx solve WORLD              exact values, policy and optimal return
   qx play WORLD               walk through it by keyboard; --run RUN --gif FILE: record an agent's episodes
   qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
@@ -29,7 +30,8 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx sft DATA                 train a language model on demonstrations
   qx dpo PAIRS --model RUN    train it further on preference pairs
 
-  qx bench worlds|attention   ours beside the peers, in one run: steps a second; tokens a second and memory
+  qx bench worlds|attention|dqn
+                              ours beside the peers, in one run: steps a second; tokens a second and memory; learning
   qx reproduce NAME           one published claim: the number stated, the number found, a verdict, a picture
 
   qx eval RUN                 evaluate what a run trained
@@ -41,11 +43,25 @@ Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx CO
 
 def commands() -> dict[str, Callable[[Sequence[str]], Any]]:
     """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
-    from qx import agents, artifacts, bench, demo, diffusion, play, preferences, reproduce, runs, solve, worlds
+    from qx import (
+        agent_list,
+        agents,
+        artifacts,
+        bench,
+        demo,
+        diffusion,
+        play,
+        preferences,
+        reproduce,
+        runs,
+        solve,
+        worlds,
+    )
 
     return {
         "demo": demo.demo,
         "worlds": worlds.worlds,
+        "agents": agent_list.agents,
         "solve": solve.solve,
         "play": play.play,
         "train": agents.train,

@@ -65,21 +65,19 @@ def episodes(saved: Saved, world: envs.World | envs.GymWorld, *, seed: int, coun
     companion = Companion(saved, seed)
     played = []
     for number in range(1, count + 1):
-        raw, one = worlds.reset(), Episode()
+        raw, one, cut = worlds.reset(), Episode(), False
         companion.begin()
         played.append(one)
         for more in _steps(world.time_limit or ENDLESS):
             if draw:
                 one.frames.append(frame(raw))
                 one.said.append(f"episode {number}   step {one.steps}   return {one.returned:g}")
-            if one.ended or not more:
+            if one.ended or cut or not more:
                 break
             step = worlds.step(torch.tensor([companion.look(sight(raw)[0])]))
             raw = step.obs
             one.steps, one.returned = one.steps + 1, one.returned + float(step.reward)
-            one.ended = bool(step.terminated)
-            if step.truncated:
-                break
+            one.ended, cut = bool(step.terminated), bool(step.truncated)
     return played
 
 

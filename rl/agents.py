@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,18 +14,40 @@ from envs.world import World
 from rl import sb3_learners
 from rl.recipe import AgentError as AgentError
 from rl.recipe import Recipe
-from rl.recipes import deep, gradient, linear, memory, monte_carlo, n_step, parallel, prediction, tabular
+from rl.recipes import (
+    deep,
+    gradient,
+    linear,
+    linear_prediction,
+    memory,
+    monte_carlo,
+    n_step,
+    parallel,
+    prediction,
+    tabular,
+)
 from rl.train import TrainConfig, Trainer, world_keys
 
-FAMILIES = (tabular, n_step, monte_carlo, prediction, linear, deep, memory, parallel, gradient)
+FAMILIES: dict[str, ModuleType] = {
+    "tables, learning from single steps": tabular,
+    "tables, learning from n steps": n_step,
+    "tables, learning from whole episodes": monte_carlo,
+    "tables, the values of a given policy": prediction,
+    "linear functions of features": linear,
+    "linear functions of features, the values of a given policy": linear_prediction,
+    "deep Q-networks": deep,
+    "deep Q-networks that remember": memory,
+    "deep Q-networks without replay": parallel,
+    "policy gradients": gradient,
+}
 
-AGENTS: dict[str, Recipe] = {name: recipe for family in FAMILIES for name, recipe in family.AGENTS.items()}
+AGENTS: dict[str, Recipe] = {name: recipe for family in FAMILIES.values() for name, recipe in family.AGENTS.items()}
 
 RECIPES: dict[str, Recipe] = {**AGENTS, **sb3_learners.LEARNERS}
 """All that `qx train` takes: ours, and those of stable-baselines3, which `rl.sb3_train` trains."""
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
-    key: values for family in FAMILIES for key, values in family.TUNED.items()
+    key: values for family in FAMILIES.values() for key, values in family.TUNED.items()
 }
 """(agent, world) -> what differs there from the defaults of the agent's config, and of `TrainConfig`."""
 
@@ -79,6 +102,7 @@ def trainer(
     """
     usual, usual_length = defaults(agent, world.name)
     config, length = usual if config is None else config, usual_length if length is None else length
+    AGENTS[agent].fits(config, length.worlds)
     learner = AGENTS[agent].build(config, world, replicas, seed, device)
     acting = simulate(agent, config, world, replicas=replicas, worlds=length.worlds, seed=seed, device=device)
     return Trainer(learner, acting, length)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -27,14 +27,14 @@ from envs.mdp import TabularMDP
 from rl.backup import Backup
 from rl.backup import DPError as DPError
 from rl.chain import Chain
-from rl.homeward import homeward
+from rl.homeward import earns, homeward
 from rl.rest import rest
 from rl.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Optimal values, and a greedy policy (of equal actions the first)."""
+    """Optimal values, and a greedy policy that earns them: of equal actions the first, at gamma 1 see `rl.homeward`."""
 
     values: Float64[Tensor, "S"]
     q: Float64[Tensor, "S A"]
@@ -75,11 +75,13 @@ def value_iteration(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10, swe
     value like 0.99^20000 is right too and the greedy policy leads home from there; but no more than S sweeps, in
     which any news comes everywhere.
 
-    At gamma 1 it can end above the optimum where waiting is free and a gain is paid for later: waiting keeps the value
-    that the gain had before its price was known. `policy_iteration` sees through it.
+    At gamma 1 sweeps can end above the optimum where waiting is free and a gain is paid for later: waiting keeps the
+    value that the gain had before its price was known. Then no policy earns it, and `solved` mends it.
 
     Raises:
-        DPError: when `sweeps` did not suffice. At gamma 1 that is a world whose optimum is infinite.
+        DPError: when `sweeps` did not suffice. At gamma 1 that is a world whose optimum is infinite, or one where gains
+            and costs alternate in a circle and the sweeps with them (`policy_iteration` does not mind); there too where
+            no policy has a finite value everywhere.
     """
     backup = Backup(mdp, gamma)
     v = Sweeps(backup)
@@ -109,66 +111,95 @@ def solved(
 ) -> Solution:
     """What `reached`, values near the optimum, say after one more backup of all states, and how far off that may be.
 
-    The bound is gamma / (1 - gamma) of what that backup changed (Puterman 1994, thm 6.3.1).
+    The bound is gamma / (1 - gamma) of what that backup changed (Puterman 1994, thm 6.3.1). At gamma 1 there are other
+    fixed points than the optimum. One is at least v* where it is not negative in any state of rest (`rl.rest`; that
+    from 0 sweeps never are), and at most v* where a policy earns it. Where this one fails, policy iteration goes on.
     """
     q = backup(reached)
-    values = q.amax(-1)
+    values, policy = q.amax(-1), _greedy(mdp, q, gamma)
+    if gamma == 1 and not (earns(mdp, policy, values) and not _resting_is_better(mdp, values)[0].any()):
+        judged = evaluate_exactly(mdp, policy, gamma).isfinite().all()
+        found = _improve(mdp, backup, gamma, policy) if judged else policy_iteration(mdp, gamma)
+        return replace(found, iterations=iterations, backups=backups + found.backups)
     residual = float((values - reached).abs().max())
-    return Solution(
-        values=values,
-        q=q,
-        policy=_greedy(mdp, q, gamma),
-        iterations=iterations,
-        backups=backups,
-        error=math.nan if gamma == 1 else residual * gamma / (1 - gamma),
-    )
+    error = math.nan if gamma == 1 else residual * gamma / (1 - gamma)
+    return Solution(values=values, q=q, policy=policy, iterations=iterations, backups=backups, error=error)
 
 
 def policy_iteration(mdp: TabularMDP, gamma: float, epsilon: float = 0.0) -> Solution:
     """Evaluate exactly, act greedily, until nothing improves (Sutton & Barto sec. 4.3); finite and exact.
 
-    At gamma 1 nothing improves only when resting for ever does not either (`rl.rest`).
+    At gamma 1 nothing improves only when resting for ever does not either (`rl.rest`). A greedy policy of finite values
+    has finite values, or infinite gains: a circle of gains and costs that cancel out ties with the policy that stands
+    and never replaces it.
 
     With `epsilon` the best policy among those that take every action with at least epsilon / A: the greedy action gets
     1 - epsilon + epsilon / A (Sutton & Barto sec. 5.4; Zhao sec. 5.4). The values are then those of that policy.
-    It begins at the greedy policy of the uniformly random one, which at gamma 1 ends every episode wherever any does.
+    It begins at the greedy policy of the uniformly random one, which at gamma 1 ends every episode wherever any does;
+    if the random one has no finite value, at one that goes straight to an end or else to a rest.
 
     Raises:
-        DPError: for an epsilon outside 0 ... 1; at gamma 1, for a world where random steps never end and rewards recur:
-            no policy can be judged.
+        DPError: for an epsilon outside 0 ... 1; at gamma 1, for a world whose optimum is infinite or where some state
+            leads neither to an end nor to a rest; with epsilon, where random steps never end and rewards recur.
     """
     if not 0 <= epsilon <= 1:
         raise DPError(f"epsilon is {epsilon!r}, expected a chance from 0 to 1")
     backup = Backup(mdp, gamma)
     S, A = mdp.states, mdp.actions
     values = evaluate_exactly(mdp, torch.full((S, A), 1 / A, dtype=torch.float64), gamma)
-    if not values.isfinite().all():
-        raise DPError(
-            f"at gamma {gamma!r} rewards may recur for ever in some states of this world, which have no finite value: "
-            "take gamma < 1 or a finite horizon"
-        )
-    policy = backup(values).argmax(-1)
+    if values.isfinite().all():
+        found = _improve(mdp, backup, gamma, _greedy(mdp, backup(values), gamma), epsilon)
+        return replace(found, backups=found.backups + S * A)
+    if epsilon:
+        raise DPError(_endless(gamma))
+    anything, nothing = torch.ones(S, A, dtype=torch.bool), torch.zeros(S, dtype=torch.float64)
+    return _improve(mdp, backup, gamma, homeward(mdp, anything, nothing))
+
+
+def _improve(
+    mdp: TabularMDP, backup: Backup, gamma: float, policy: Int64[Tensor, "S"], epsilon: float = 0.0
+) -> Solution:
+    """Policy iteration from `policy` on. Raises DPError where it meets a policy without finite values."""
+    S, A = mdp.states, mdp.actions
     for iteration in range(1, S * A + 2):
         values = evaluate_exactly(mdp, soft(policy, A, epsilon) if epsilon else policy, gamma)
+        if not values.isfinite().all():
+            raise DPError(_endless(gamma))
         q = backup(values)
         better = q.amax(-1) > q.gather(-1, policy[:, None])[:, 0] + 1e-12 * (1 + values.abs())
         improved = q.argmax(-1)
         if gamma == 1 and not epsilon and not better.any():  # an end that costs may be worse than none
-            can_rest, improved = rest(mdp)
-            better = can_rest & (values < -1e-12)
+            better, improved = _resting_is_better(mdp, values)
         if not better.any():
             residual = float((epsilon * q.mean(-1) + (1 - epsilon) * q.amax(-1) - values).abs().max())
+            greedy = _greedy(mdp, q, gamma)
             return Solution(
                 values=values,
                 q=q,
-                policy=_greedy(mdp, q, gamma),
+                policy=greedy if gamma < 1 or epsilon or earns(mdp, greedy, values) else policy,
                 iterations=iteration,
-                backups=(1 + iteration) * S * A,
+                backups=iteration * S * A,
                 error=math.nan if gamma == 1 else residual / (1 - gamma),
             )
         policy = torch.where(better, improved, policy)
     raise DPError(
         f"policy iteration at gamma {gamma!r} went on after {iteration} improvements: its values are too close"
+    )
+
+
+def _resting_is_better(mdp: TabularMDP, values: Float64[Tensor, "S"]) -> tuple[Bool[Tensor, "S"], Int64[Tensor, "S"]]:
+    """Where `values` are below the 0 of a rest that can begin there, and the action that begins it."""
+    below = values < -1e-12
+    if not below.any():
+        return below, torch.zeros(mdp.states, dtype=torch.int64)
+    can_rest, action = rest(mdp)
+    return can_rest & below, action
+
+
+def _endless(gamma: float) -> str:
+    return (
+        f"at gamma {gamma!r} rewards may recur for ever in some states of this world, which have no finite value: "
+        "take gamma < 1 or a finite horizon"
     )
 
 
@@ -206,7 +237,7 @@ def _greedy(mdp: TabularMDP, q: Float64[Tensor, "S A"], gamma: float) -> Int64[T
 
     Undiscounted, an action that only waits (the gambler's stake of 0) is as good as the best, but not for ever.
     """
-    return homeward(mdp, ties(q)) if gamma == 1 else q.argmax(-1)
+    return homeward(mdp, ties(q), q.amax(-1)) if gamma == 1 else q.argmax(-1)
 
 
 def policy_evaluation(

@@ -99,7 +99,7 @@ def evaluate(
         returns, (optimal, measure) = played.discounted.mean(1), optimum(world, gamma)
         measure = f"mean over {episodes} episodes of the return at discount {gamma:g}; the optimum knows the state"
     else:
-        returns, measure = played.total.mean(1), f"mean undiscounted return of {episodes} greedy episodes"
+        returns, measure = played.total.mean(1), f"mean undiscounted return of {episodes} episodes"
     return Evaluation(
         returns=returns,
         measure=measure,
@@ -118,7 +118,7 @@ def judged(
     None for an agent that remembers what it saw: what it does is no function of the state.
     """
     if isinstance(agent, Predictor):
-        return -prediction_errors(agent, world, gamma=gamma), 0.0, PREDICTION
+        return -prediction_errors(agent, world, gamma=gamma, observation=observation), 0.0, PREDICTION
     if agent.memory(1).numel():
         return None
     return exact_returns(agent, world, gamma=gamma, observation=observation)
@@ -163,13 +163,10 @@ def optimum(world: World, gamma: float) -> tuple[float, str]:
     return float((best * world.mdp.start).sum()), measure
 
 
-def prediction_errors(agent: Predictor, world: World, *, gamma: float) -> Float64[Tensor, "R"]:
-    """Root mean square error of each replica's values, over the states in which something is decided.
-
-    A predictor sees state indices.
-    """
+def prediction_errors(agent: Predictor, world: World, *, gamma: float, observation: str) -> Float64[Tensor, "R"]:
+    """Root mean square error of each replica's values, over the states in which something is decided."""
     truth = dp.evaluate_exactly(world.mdp, agent.target_policy.cpu(), gamma)
-    learned = agent.values(world.observe("index").to(agent.device)).cpu().double()
+    learned = agent.values(world.observe(observation).to(agent.device)).cpu().double()
     lived = world.mdp.lived()
     return (learned - truth)[:, lived].square().mean(1).sqrt()
 

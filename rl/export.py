@@ -5,7 +5,7 @@
                                      scores [batch, A]           what it chooses by, where it has such: action values
 
 An agent that remembers has `memory [batch, *m]` as second input, zeros where an episode begins, and `next_memory` as
-last output. A table becomes a gather: its observation is the state's number.
+last output, after its scores. A table becomes a gather: its observation is the state's number.
 
 It needs `pip install 'quincunx[export]'`.
 """
@@ -13,6 +13,7 @@ It needs `pip install 'quincunx[export]'`.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ from rl.types import Agent
 
 NOISY = ("torch.onnx", "onnxscript", "onnx_ir")  # loggers that speak of what no user can act on
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+EQUAL = 1e-5
+"""How far an exported network may be from its original."""
 
 
 class ExportError(ValueError):
@@ -44,33 +47,44 @@ class Policy(nn.Module):
     def __init__(self, agent: Agent) -> None:
         super().__init__()
         self.agent = agent
-        self.scores = next((found for name in ("scores", "q_values") if (found := getattr(agent, name, None))), None)
+        self.scores = _scores(agent)
         self.remembers = agent.memory(1).numel() > 0
 
     def names(self, obs: Tensor, memory: Tensor) -> tuple[list[str], list[str]]:
         """Names of the inputs and the outputs."""
         chosen, _ = self.agent.policy(obs.unsqueeze(0), memory.unsqueeze(0))
         outputs = ["probabilities" if chosen.is_floating_point() else "action"]
+        outputs += ["scores"] if self.scores is not None else []
         if self.remembers:
             return ["observation", "memory"], [*outputs, "next_memory"]
-        return ["observation"], [*outputs, "scores"] if self.scores is not None else outputs
+        return ["observation"], outputs
 
     def forward(self, observation: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
         """What `names` says."""
         batch = observation.shape[0]  # not len(), which is a plain number and would fix the size
         before = torch.zeros(batch, 0, device=observation.device) if memory is None else memory
-        chosen, after = self.agent.policy(observation.unsqueeze(0), before.unsqueeze(0))
-        if self.remembers:
-            return chosen[0], after[0]
-        return (chosen[0],) if self.scores is None else (chosen[0], self.scores(observation.unsqueeze(0))[0])
+        obs, before = observation.unsqueeze(0), before.unsqueeze(0)
+        chosen, after = self.agent.policy(obs, before)
+        scores = () if self.scores is None else (self.scores(obs, before)[0],)
+        return (chosen[0], *scores, after[0]) if self.remembers else (chosen[0], *scores)
+
+
+def _scores(agent: Agent) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """What an agent chooses by, from observations and memory; None of one that has no such."""
+    found: Any = next((one for name in ("scores", "q_values") if (one := getattr(agent, name, None))), None)
+    if found is None:
+        return None
+    if "memory" in inspect.signature(found).parameters:
+        return lambda obs, memory: found(obs, memory)[0]
+    return lambda obs, memory: found(obs)
 
 
 def onnx(saved: Saved, file: Path, obs: Shaped[Tensor, "B *shape"]) -> float:
-    """Write the best replica's policy and run it once beside its original.
+    """Run the best replica's policy once beside its original, and write it where it is no further off than `EQUAL`.
 
     Args:
         saved: the agent, on the CPU.
-        file: where to.
+        file: where to; what stood there is replaced at once, or stays.
         obs: two or more observations to compare on.
 
     Returns:
@@ -78,7 +92,7 @@ def onnx(saved: Saved, file: Path, obs: Shaped[Tensor, "B *shape"]) -> float:
         that is above 1.
 
     Raises:
-        ExportError: where an extra is missing, or the agent is no function that ONNX knows.
+        ExportError: where an extra is missing, or the agent is no function that ONNX knows, of batches of any size.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
@@ -90,8 +104,9 @@ def onnx(saved: Saved, file: Path, obs: Shaped[Tensor, "B *shape"]) -> float:
     memory = agent.memory(len(obs))[0]
     inputs = (obs, memory) if policy.remembers else (obs,)
     names = policy.names(obs, memory)
-    with torch.no_grad(), _quiet():
-        try:
+    aside = file.with_name(f".{file.name}.partial")
+    try:
+        with torch.no_grad(), _quiet():
             program: Any = torch.onnx.export(
                 policy,
                 inputs,
@@ -101,11 +116,18 @@ def onnx(saved: Saved, file: Path, obs: Shaped[Tensor, "B *shape"]) -> float:
                 dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
                 verbose=False,
             )
-        except Exception as error:  # the exporter's own kinds are many, and private
-            reason = " ".join(str(error.__cause__ or error).split())[:200]
-            raise ExportError(f"{saved.name} cannot be exported to ONNX: {reason}") from error
-        program.save(file)
-    return max(_difference(file, policy, tuple(one[:n] for one in inputs)) for n in (1, len(obs)))
+            program.save(aside)
+            later = (obs.flip(0), policy(*inputs)[-1]) if policy.remembers else inputs  # when there is much to remember
+        rows = [tuple(one[:n] for one in looks) for looks in (inputs, later) for n in (1, len(obs))]
+        difference = max(_difference(aside, policy, some) for some in rows)
+        if difference <= EQUAL:
+            aside.replace(file)
+    except Exception as error:  # the exporter's own kinds are many, and private
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ExportError(f"{saved.name} cannot be exported to ONNX: {reason}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return difference
 
 
 def _replicas(thing: Any) -> Iterator[Replicas]:

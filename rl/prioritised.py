@@ -49,7 +49,8 @@ def prioritised_sweeping(mdp: TabularMDP, gamma: float, tolerance: float = 1e-10
 
     Raises:
         DPError: for a gamma outside 0 ... 1, or when `most` did not suffice. At gamma 1 that is a world whose optimum
-            is infinite.
+            is infinite, or one where gains and costs alternate in a circle; there too where no policy has a finite
+            value everywhere.
     """
     backup = Backup(mdp, gamma)
     state = np.arange(mdp.states)

@@ -16,6 +16,7 @@ from torch import nn
 
 from backbones import cnn
 from backbones.mlp import MLP
+from backbones.planner import Planner
 from envs.gymworlds import GymWorld
 from envs.world import World
 from lab import streams
@@ -31,6 +32,10 @@ def as_it_is(config: Any, world: World | GymWorld) -> World | GymWorld:
     return world
 
 
+def fits_any(config: Any, worlds: int) -> None:
+    """Nothing to refuse."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """An agent by name."""
@@ -41,6 +46,8 @@ class Recipe:
     """`build(config, world, replicas, seed, device)`."""
     acts_in: Callable[[Any, World | GymWorld], World | GymWorld] = as_it_is
     """The world as it wants it while it learns (begun anywhere, cut earlier); it is judged in the world itself."""
+    fits: Callable[[Any, int], None] = fits_any
+    """Raises AgentError for a config that does not go with so many worlds of a replica."""
 
 
 def replica_seeds(seed: int, replicas: int) -> list[int]:
@@ -49,8 +56,11 @@ def replica_seeds(seed: int, replicas: int) -> list[int]:
 
 
 def gamma_of(config: Any, world: World | GymWorld) -> float:
-    """The discount asked for, by default the world's own."""
-    return world.discount if config.gamma is None else config.gamma
+    """The discount asked for, by default the world's own. Raises AgentError outside 0 ... 1."""
+    gamma = world.discount if config.gamma is None else config.gamma
+    if not 0 <= gamma <= 1:
+        raise AgentError(f"gamma is {gamma!r}, expected a discount from 0 to 1")
+    return gamma
 
 
 def table_of(name: str, config: Any, world: World | GymWorld) -> World:
@@ -67,7 +77,7 @@ def shape_of(config: Any, world: World | GymWorld) -> tuple[int, ...]:
     return tuple(world.observe(config.observation).shape[1:]) if isinstance(world, World) else world.obs_shape
 
 
-Backbone = Literal["auto", "mlp", "cnn", "impala"]
+Backbone = Literal["auto", "mlp", "cnn", "impala", "planner"]
 
 
 def network_for(
@@ -80,7 +90,8 @@ def network_for(
         hidden: widths of a perceptron's hidden layers; the others have their own.
         outputs: numbers out.
         norm: layer-normalise a perceptron's hidden layers.
-        backbone: auto takes a CNN for planes (the one of Mnih et al. for large ones), else a perceptron.
+        backbone: auto takes a CNN for planes (the one of Mnih et al. for large ones), else a perceptron; planner reads
+            `planes`, whose first one is the agent's.
 
     Raises:
         AgentError: for a bare index, which no network can read, and for a CNN where there is no picture.
@@ -88,8 +99,10 @@ def network_for(
     if len(shape) == 0:
         raise AgentError("no network reads a state's index: expected one-hot, coordinates, planes, window-5 or rgb")
     picture = len(shape) == 3
-    if backbone in ("cnn", "impala") and not picture:
+    if backbone in ("cnn", "impala", "planner") and not picture:
         raise AgentError(f"backbone {backbone} reads pictures, and observations are {list(shape)}: take mlp, or planes")
+    if backbone == "planner":
+        return lambda: Planner(shape, outputs)
     if backbone == "impala":
         return lambda: cnn.impala(shape, outputs)
     if backbone == "cnn" or (backbone == "auto" and picture):

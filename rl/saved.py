@@ -17,6 +17,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from rl.recipe import shape_of
 from rl.types import Agent
 
 FORMAT = 1
-LEARNING_ONLY = ("replay", "moments", "rollout")
-"""Parts of a state that no policy reads and learning can begin without: former experience, the optimiser's moments."""
+LEARNING_ONLY = ("replay", "steps", "moments", "rollout")
+"""Parts of a state that no policy reads and learning can begin without: former experience (`steps`: what
+waits for its n-step return), the optimiser's moments."""
 
 
 class SavedError(ValueError):
@@ -119,11 +121,11 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Saved:
     except OSError as error:
         raise SavedError(f"{error.filename}: {error.strerror}; expected a folder with a saved agent") from None
     except ValueError as error:
-        raise SavedError(f"{file}: not readable as JSON ({' '.join(str(error).split())})") from None
+        raise SavedError(f"{file}: not readable as JSON ({_line(error)})") from None
     version = header.get("format") if isinstance(header, dict) else None
     if version != FORMAT:
         raise SavedError(f"{file}: agent format {version!r}; this version of quincunx reads format {FORMAT}")
-    try:
+    with readable(file, folder / "agent.safetensors"):
         name, here = header["agent"], header["world"]
         origin = Origin(str(folder / here["name"]) if here["file"] else here["name"], header["overrides"])
         recipe = recipe_of(name)
@@ -136,12 +138,29 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Saved:
             raise SavedError(f"{file}: {world.name} has {found}, expected {expected}")
         agent = recipe.build(config, world, header["replicas"], 0, device)
         unpack(agent, payload, header["numbers"])
+        returns = tuple(-math.inf if r is None else float(r) for r in header["returns"])
+        if len(returns) not in (0, agent.replicas):
+            raise SavedError(f"{file}: {len(returns)} returns of {agent.replicas} replicas, expected one for each")
+        return Saved(agent, name, config, world, origin, returns)
+
+
+@contextmanager
+def readable(header: Path, tensors: Path) -> Iterator[None]:
+    """What reading damaged files runs into, as a SavedError that names the file; refusals with a name stay."""
+    try:
+        yield
     except SafetensorError as error:
-        raise SavedError(f"{folder / 'agent.safetensors'}: damaged ({' '.join(str(error).split())})") from None
-    except (KeyError, TypeError) as error:
-        raise SavedError(f"{file}: does not fit this version ({' '.join(str(error).split())})") from None
-    returns = tuple(-math.inf if r is None else r for r in header["returns"])
-    return Saved(agent, name, config, world, origin, returns)
+        raise SavedError(f"{tensors}: damaged ({_line(error)})") from None
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and type(error) is not ValueError:
+            raise
+        raise SavedError(f"{header}: does not fit this version ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def kept(agent: Agent) -> dict[str, Any]:
@@ -157,7 +176,12 @@ def packed(agent: Agent) -> tuple[bytes, dict[str, Any]]:
 
 
 def unpack(agent: Agent, payload: bytes, numbers: Mapping[str, Any]) -> None:
-    """Give an agent, constructed alike, what was packed. Raises KeyError where something is missing."""
+    """Give an agent, constructed alike, what was packed.
+
+    Raises:
+        KeyError: where something is missing.
+        SafetensorError, RuntimeError, ValueError: where something does not fit (see `readable`).
+    """
     state = {**numbers, **safetensors.torch.load(payload)}
     agent.load_state_dict(_filled(agent.state_dict(), state, lambda of, like: of))
 

@@ -206,7 +206,7 @@ def algorithm(
                 n_epochs=config.epochs,
                 gae_lambda=config.lam,
                 ent_coef=config.entropy,
-                clip_range=config.clip,
+                clip_range=config.clip_range,
                 **shared,
             )
         assert isinstance(config, Sb3A2CConfig)

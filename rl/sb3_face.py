@@ -10,38 +10,33 @@ one replica: R at once, exact judgement and a run that resumes are `qx train dqn
 
 Departures: `target_update_interval` counts updates, theirs counts steps. `train_freq` counts steps of all environments
 together, theirs of each. A second `learn` with `reset_num_timesteps=False` goes on at the exploration and the step size
-where the first ended, theirs stretches them. `seed=None` is seed 0. There are no `policy`, `replay_buffer` and no
+where the first ended, theirs stretches them; one that counts from 0 draws other coins than the first. `seed=None` is
+seed 0. There are no `policy`, `replay_buffer` and no
 hindsight.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from jaxtyping import Int64
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import configure_logger, get_device, is_vectorized_observation, safe_mean
+from stable_baselines3.common.utils import configure_logger, get_device, is_vectorized_observation
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from envs.gymworlds import GymWorld, obs_shape
 from lab import streams
-from rl import saved, sb3_settings
+from rl import saved, sb3_listeners, sb3_saved, sb3_settings
 from rl.agents import recipe_of
 from rl.explore import linear
-from rl.sb3_spaces import described, read, space_from
-from rl.sb3_worlds import VecWorlds
+from rl.sb3_spaces import read
+from rl.sb3_worlds import VecWorlds, vec_env
 from rl.train import TrainConfig, Trainer
 
-FORMAT = 1
 AT_ONCE = 64  # turns of the loop between two looks at the clock
 
 
@@ -93,7 +88,7 @@ class DQN:
         sb3_settings.check(self.arguments, settings)
         self.gamma, self.seed, self.verbose, self.tensorboard_log = gamma, seed or 0, verbose, tensorboard_log
         self.device = get_device(device)
-        self.num_timesteps = self._total_timesteps = self._looks = self._episodes = 0
+        self.num_timesteps = self._total_timesteps = self._looks = self._episodes = self._schedule = self._learns = 0
         self.ep_info_buffer: deque[dict[str, Any]] = deque(maxlen=100)
         self.env: Any = None
         self.observation_space: Any = None
@@ -122,7 +117,7 @@ class DQN:
         """
         if self.env is None:
             raise ValueError("there is no environment to learn in: call set_env first")
-        if reset_num_timesteps:
+        if reset_num_timesteps or not self._learns:
             self._begin(total_timesteps)
         if self._trainer is None:
             self._acting = VecWorlds(self.env, self.device)
@@ -131,7 +126,7 @@ class DQN:
         self._total_timesteps = total_timesteps = self.num_timesteps + total_timesteps
         if self.verbose or self.tensorboard_log:
             self._logger = configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
-        called = _called(callback, progress_bar)
+        called = sb3_listeners.called(callback, progress_bar)
         called.init_callback(self)
         called.on_training_start(locals(), globals())
         called.on_rollout_start()
@@ -139,12 +134,14 @@ class DQN:
         turns = AT_ONCE if callback is None and not progress_bar else 1  # whoever listens hears every step
         while self.num_timesteps < total_timesteps:
             steps = acting.n * min(turns, -(-(total_timesteps - self.num_timesteps) // acting.n))
-            [(_, said)] = trainer.run(trainer.step + steps)
+            reports = [said for _, said in trainer.run(trainer.step + steps)]  # two where a window ends between
             self.num_timesteps += steps
             self.ep_info_buffer.extend(acting.ended)
             self._episodes += len(acting.ended)
             acting.ended.clear()
-            self._record(said)
+            counts: dict[str, float] = {"time/episodes": self._episodes, "time/total_timesteps": self.num_timesteps}
+            counts["rollout/exploration_rate"] = self.exploration_rate
+            sb3_listeners.record(self._logger, reports, self.ep_info_buffer, counts)
             if log_interval is not None and self._episodes >= logged + log_interval:
                 logged = self._episodes
                 self._logger.dump(self.num_timesteps)
@@ -177,59 +174,33 @@ class DQN:
         return (found if many else found.squeeze(0)), state
 
     def save(self, path: str | Path) -> None:
-        """Write a folder with all but the replay: `dqn.json` and `dqn.safetensors`."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        payload, numbers = saved.packed(self.agent)
-        (folder / "dqn.safetensors").write_bytes(payload)
-        header = {
-            "format": FORMAT,
-            "arguments": self.arguments,
-            "observation": described(self.observation_space),
-            "actions": [int(self.action_space.n), int(self.action_space.start)],
-            "num_timesteps": self.num_timesteps,
-            "schedule": self._schedule,
-            "numbers": numbers,
-        }
-        (folder / "dqn.json").write_text(json.dumps(header, indent=1) + "\n")
+        """Write a folder with all but the replay and the optimiser's moments (see `rl.sb3_saved`)."""
+        spaces = (self.observation_space, self.action_space)
+        so_far = (self.num_timesteps, self._schedule, self._learns)
+        sb3_saved.write(Path(path), sb3_saved.Model(self.arguments, *spaces, *so_far), self.agent)
 
     @classmethod
     def load(cls, path: str | Path, env: Any = None, device: torch.device | str = "auto", **changed: Any) -> DQN:
         """The model that was saved, with other arguments where some are given; without `env` it can only predict.
 
         Raises:
-            SavedError: for a folder without one, or of another format.
+            SavedError: for a folder without one, a damaged one, or one of another format.
         """
-        folder = Path(path)
-        try:
-            header = json.loads((folder / "dqn.json").read_bytes())
-            payload = (folder / "dqn.safetensors").read_bytes()
-        except (OSError, ValueError) as error:
-            raise saved.SavedError(f"{folder}: no model can be read here ({error})") from None
-        if header.get("format") != FORMAT:
-            raise saved.SavedError(f"{folder}: model format {header.get('format')!r}, expected {FORMAT}")
-        model = cls(env=None, device=device, **{**header["arguments"], **changed})
-        n, start = header["actions"]
-        model.observation_space = space_from(header["observation"])
-        model.action_space = spaces.Discrete(n, start=start)
-        model.num_timesteps, model._schedule = header["num_timesteps"], header["schedule"]
+        found, payload, numbers = sb3_saved.read(Path(path))
+        model = cls(env=None, device=device, **{**found.arguments, **changed})
+        model.observation_space, model.action_space = found.observation, found.actions
+        model.num_timesteps, model._schedule, model._learns = found.num_timesteps, found.schedule, found.learns
         model._build()
-        saved.unpack(model.agent, payload, header["numbers"])
+        with saved.readable(*(Path(path) / name for name in (sb3_saved.HEADER, sb3_saved.TENSORS))):
+            saved.unpack(model.agent, payload, numbers)
         if env is not None:
             model.set_env(env)
         return model
 
     def set_env(self, env: Any) -> None:
         """Learn in another environment of the same spaces. Raises ValueError for other ones."""
-        made = BaseAlgorithm._wrap_env(gymnasium.make(env) if isinstance(env, str) else env, verbose=0)
-        if not isinstance(made.action_space, spaces.Discrete):
-            raise ValueError(f"actions are {made.action_space}, expected Discrete")
-        if not isinstance(made.observation_space, spaces.Box | spaces.Discrete):
-            raise ValueError(f"observations are {made.observation_space}, expected Box or Discrete: flatten them")
-        known = self.observation_space
-        if known is not None and described(known) != described(made.observation_space):
-            raise ValueError(f"observations are {made.observation_space}, expected {known}")
-        self.env, self.observation_space, self.action_space = made, made.observation_space, made.action_space
+        self.env = vec_env(env, self.observation_space)
+        self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
         self._trainer = None
 
     def get_env(self) -> Any:
@@ -259,20 +230,19 @@ class DQN:
         """The chance of a random action by now."""
         return linear(self.config.epsilon, self.config.final_epsilon, self.config.exploration_steps, self.num_timesteps)
 
-    _schedule: int = 0
-    """Steps of the training that the schedules run over; 0 before it is known."""
-
     def _build(self) -> None:
-        """The agent, untrained, through our recipe."""
+        """The agent, untrained, through our recipe; its coins are those of this beginning."""
         self.config = sb3_settings.config_of(self.arguments, self._schedule)
         shape = obs_shape(self.observation_space)
         world = GymWorld("an environment", "", self.gamma, int(self.action_space.n), shape)
-        self.agent: Any = recipe_of("dqn").build(self.config, world, 1, self.seed, self.device)
+        seed = self.seed if self._learns < 2 else streams.derive(self.seed, "learn", self._learns)
+        self.agent: Any = recipe_of("dqn").build(self.config, world, 1, seed, self.device)
 
     def _begin(self, steps: int) -> None:
         """Count from 0, the schedules over the next `steps`; what was learned and seen stays."""
         state = self.agent.state_dict()
         self._schedule, self.num_timesteps, self._trainer = steps, 0, None
+        self._learns += 1
         self._build()
         self.agent.load_state_dict({**state, "step": 0})
 
@@ -284,22 +254,3 @@ class DQN:
         explores = streams.uniform(key, 2 * self._looks) < self.exploration_rate
         chance = (streams.uniform(key, 2 * self._looks + 1) * int(self.action_space.n)).long()
         return torch.where(explores, chance, action)
-
-    def _record(self, said: dict[str, torch.Tensor]) -> None:
-        if self.ep_info_buffer:
-            self._logger.record("rollout/ep_rew_mean", safe_mean([one["r"] for one in self.ep_info_buffer]))
-            self._logger.record("rollout/ep_len_mean", safe_mean([one["l"] for one in self.ep_info_buffer]))
-        self._logger.record("rollout/exploration_rate", self.exploration_rate)
-        self._logger.record("time/episodes", self._episodes, exclude="tensorboard")
-        self._logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        if "loss" in said:
-            self._logger.record("train/loss", float(said["loss"]))
-
-
-def _called(callback: Any, progress_bar: bool) -> BaseCallback:
-    """Their kinds of callback as one."""
-    if callback is None or isinstance(callback, list):
-        callback = CallbackList(callback or [])
-    elif not isinstance(callback, BaseCallback):
-        callback = ConvertCallback(callback)
-    return CallbackList([callback, ProgressBarCallback()]) if progress_bar else callback

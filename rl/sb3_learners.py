@@ -76,7 +76,7 @@ class Sb3PPOConfig(Sb3Config):
     """Lambda of the advantages. Larger trusts rewards more and the value network less."""
     entropy: float = 0.0
     """Weight of the policy's entropy. Larger explores more."""
-    clip: float = 0.2
+    clip_range: float = 0.2
     """How far a probability's ratio may move in a round. Larger learns faster and less safely."""
 
 

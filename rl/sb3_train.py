@@ -35,9 +35,9 @@ SAID = {  # the library's names -> ours
     "train/policy_loss": "policy_loss",
     "train/value_loss": "value_loss",
     "train/entropy_loss": "entropy_loss",
-    "train/approx_kl": "approx_kl",
+    "train/approx_kl": "kl",
     "train/clip_fraction": "clipped",
-    "train/explained_variance": "explained",
+    "train/explained_variance": "explained_variance",
     "rollout/exploration_rate": "epsilon",
 }
 

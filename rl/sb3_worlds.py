@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Bool, Int64, Shaped
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from envs.gymworlds import obs_shape
 from envs.types import Step, Worlds
-from rl.sb3_spaces import read
+from rl.sb3_spaces import described, read
 
 
 class WorldsVecEnv(VecEnv):  # type: ignore[misc]  # the library is not typed here
@@ -121,3 +122,21 @@ class VecWorlds:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.state_dict()
+
+
+def vec_env(env: Any, known: spaces.Space[Any] | None = None) -> Any:
+    """An environment, a VecEnv or a Gymnasium id as a VecEnv that our networks can learn in.
+
+    Raises:
+        ValueError: for actions that are not Discrete, observations that are neither Box nor Discrete, or others than
+            the `known` ones.
+    """
+    made = BaseAlgorithm._wrap_env(gymnasium.make(env) if isinstance(env, str) else env, verbose=0)
+    seen = made.observation_space
+    if not isinstance(made.action_space, spaces.Discrete):
+        raise ValueError(f"actions are {made.action_space}, expected Discrete")
+    if not isinstance(seen, spaces.Box | spaces.Discrete):
+        raise ValueError(f"observations are {seen}, expected Box or Discrete: flatten them")
+    if known is not None and described(known) != described(seen):
+        raise ValueError(f"observations are {seen}, expected {known}")
+    return made

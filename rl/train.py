@@ -135,8 +135,9 @@ class Trainer:
             "length": self.recent[1],
             "episodes": self.episodes.double(),
         }
+        # Each replica's numbers in a row of their own, which is summed alike however many rows there are.
         for name in dict.fromkeys(name for said in self._said for name in said):
-            metrics[name] = torch.stack([said[name] for said in self._said if name in said]).mean(0)
+            metrics[name] = torch.stack([said[name] for said in self._said if name in said], -1).mean(-1)
         self._open_window()
         return metrics
 

@@ -37,8 +37,8 @@ def truncated_policy_iteration(
 
     Below discount 1 it converges from any values (Puterman 1994, thm 6.5.5; Bertsekas, Dynamic Programming and Optimal
     Control II, 2012, prop. 2.5.1). At 1 it is only sure to where no reward is negative or every policy ends; evaluating
-    a policy that never ends, j sweeps lead j costs away from the truth, from which improvements have to come back;
-    and free waiting deceives it as it does `rl.dp.value_iteration`.
+    a policy that never ends, j sweeps lead j costs away from the truth, from which improvements have to come back.
+    Where free waiting holds it above or below the optimum, `rl.dp.solved` sees and mends it.
 
     Args:
         mdp: the world.
@@ -48,7 +48,8 @@ def truncated_policy_iteration(
         improvements: after which it gives up.
 
     Raises:
-        DPError: for a gamma outside 0 ... 1 or fewer than one sweep, or when `improvements` did not suffice.
+        DPError: for a gamma outside 0 ... 1 or fewer than one sweep, or when `improvements` did not suffice; at gamma 1
+            also where no policy has a finite value everywhere.
     """
     if sweeps < 1:
         raise DPError(f"sweeps is {sweeps}, expected at least 1 sweep of evaluation")

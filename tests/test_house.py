@@ -6,10 +6,16 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+
+from envs.catalog import load
+from rl.agents import FAMILIES, trainer
+from rl.train import TrainConfig
+from tests.rl.test_resume import SMALL, WORLD
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("backbones", "envs", "rl", "generative", "lab", "qx", "experiments")
@@ -71,25 +77,60 @@ def test_the_check_itself_sees_what_it_should(tmp_path: Path) -> None:
             test_nothing_is_unpickled(tmp_path / "bad.py")
 
 
-def test_a_run_leaves_the_global_generators_alone(tmp_path: Path) -> None:
-    """Nor does anything that the packages call: a short run of each job changes no global state."""
-    from qx.main import main
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """What the test does changes no global state of a generator."""
 
     def state() -> tuple[bytes, str]:  # not Python's own: beartype draws from it to pick the items it checks
         torch_state = torch.random.get_rng_state().numpy().tobytes()
         return torch_state, repr(np.random.get_state())  # noqa: NPY002 (looked at, not drawn from)
 
-    small = ["--steps", "3", "--batch-size", "4"]
     before = state()
+    yield
+    assert state() == before
+
+
+FEW = ["--steps", "3", "--batch-size", "4"]
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_run_of_agents_leaves_the_global_generators_alone(tmp_path: Path) -> None:
+    """Nor does anything that the packages call: the same holds of all runs below."""
+    from qx.main import main
+
     assert main(["train", "q-learning", "zhao-5x5", "--steps", "200", "--out", str(tmp_path / "q")]) == 0
-    assert main(["train", "dqn", "zhao-5x5", "--steps", "1200", "--out", str(tmp_path / "d")]) == 0
-    assert main(["diffuse", "digits", "--width", "16", *small, "--out", str(tmp_path / "i")]) == 0
+    more = ["--learning-starts", "100", "--steps", "400", "--out", str(tmp_path / "d")]
+    assert main(["train", "dqn", "zhao-5x5", *more]) == 0
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.__name__)
+def test_a_learner_of_each_family_leaves_the_global_generators_alone(family: ModuleType) -> None:
+    name = list(family.AGENTS)[-1]
+    config = family.AGENTS[name].config(**SMALL.get(name, {}))
+    list(trainer(name, load(WORLD), config, TrainConfig(steps=120, worlds=2), replicas=2).run())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_run_of_a_diffusion_model_leaves_the_global_generators_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qx import diffusion
+    from qx.main import main
+
+    monkeypatch.setattr(diffusion, "JUDGED", 20)
+    assert main(["diffuse", "digits", "--width", "16", *FEW, "--out", str(tmp_path / "i")]) == 0
     assert main(["sample", str(tmp_path / "i"), "--n", "4", "--solver", "ddpm", "--steps", "3"]) == 0
-    assert main(["sft", "mazes", "--examples", "50", "--depth", "1", *small, "--out", str(tmp_path / "s")]) == 0
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_run_on_preferences_leaves_the_global_generators_alone(tmp_path: Path) -> None:
+    from qx.main import main
+
+    assert main(["sft", "mazes", "--examples", "50", "--depth", "1", *FEW, "--out", str(tmp_path / "s")]) == 0
     assert main(["pairs", "mazes", str(tmp_path / "p.jsonl"), "--count", "20"]) == 0
     pairs, model = str(tmp_path / "p.jsonl"), str(tmp_path / "s")
-    assert main(["dpo", pairs, "--model", model, *small, "--out", str(tmp_path / "o")]) == 0
-    assert state() == before
+    assert main(["dpo", pairs, "--model", model, *FEW, "--out", str(tmp_path / "o")]) == 0
 
 
 def test_every_repository_file_speaks_of_the_project_alone() -> None:

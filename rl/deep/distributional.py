@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rl.deep.losses import Method
+from rl.deep.losses import Method, huber
 
 
 class Categorical(Method):
@@ -45,10 +45,21 @@ class Categorical(Method):
         self, reward: Float[Tensor, "*b"], discount: Float[Tensor, "*b"], successor: Float[Tensor, "*b N"]
     ) -> Float[Tensor, "*b N"]:
         """Probabilities of the N returns: y_i = sum_j p_j max(0, 1 - |clip(r + discount z_j) - z_i| / dz)."""
-        moved = (reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.z).clamp(self.low, self.high)  # [*b, N]
+        moved = self._moved(reward, discount).clamp(self.low, self.high)
         gap = (self.high - self.low) / (self.atoms - 1)
         share = (1 - (moved.unsqueeze(-1) - self.z).abs() / gap).clamp(min=0)  # [*b, from, to]
         return (successor.softmax(-1).unsqueeze(-2) @ share).squeeze(-2)
+
+    def noted(
+        self, reward: Float[Tensor, "*b"], discount: Float[Tensor, "*b"], successor: Float[Tensor, "*b N"]
+    ) -> dict[str, Float[Tensor, "*b"]]:
+        """`target_clipped`: the probability of returns beyond low and high, by more than a hundredth of the range."""
+        moved, slack = self._moved(reward, discount), (self.high - self.low) / 100
+        beyond = (moved < self.low - slack) | (moved > self.high + slack)
+        return {"target_clipped": (successor.softmax(-1) * beyond).sum(-1)}
+
+    def _moved(self, reward: Float[Tensor, "*b"], discount: Float[Tensor, "*b"]) -> Float[Tensor, "*b N"]:
+        return reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.z
 
     def loss(self, said: Float[Tensor, "*b N"], y: Float[Tensor, "*b N"]) -> Float[Tensor, "*b"]:
         return (torch.xlogy(y, y) - y * said.log_softmax(-1)).sum(-1)
@@ -84,10 +95,8 @@ class Quantiles(Method):
     def loss(self, said: Float[Tensor, "*b N"], y: Float[Tensor, "*b N"]) -> Float[Tensor, "*b"]:
         """sum_i mean_j |tau_i - [u_ij < 0]| huber(u_ij), u_ij = y_j - theta_i: eq. 10."""
         u = y.unsqueeze(-2) - said.unsqueeze(-1)  # [*b, quantile i, target j]
-        size = u.abs()
-        huber = torch.where(size <= 1, 0.5 * u.square(), size - 0.5)
         weight = (self.tau.unsqueeze(-1) - (u.detach() < 0).to(u.dtype)).abs()
-        return (weight * huber).mean(-1).sum(-1)
+        return (weight * huber(u)).mean(-1).sum(-1)
 
     def target_mean(self, y: Float[Tensor, "*b N"]) -> Float[Tensor, "*b"]:
         return y.mean(-1)

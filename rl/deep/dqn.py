@@ -26,7 +26,7 @@ their clipping of the error to [-1, 1]).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
 from rl import state
+from rl.deep.described import described
 from rl.deep.learner import Learner
 from rl.deep.losses import Method, Successor, of
 from rl.deep.n_step import NStep
@@ -100,7 +101,7 @@ class DQN:
         self.online = Learner(network, seeds, **rates, device=device)
         self.target = copy.deepcopy(self.online.network).requires_grad_(False)
         self.noise = Noise(seeds, int(getattr(self.target.template, "noise", 0)), device)
-        self.steps, self.replay = NStep(n, gamma), replay
+        self.steps, self.replay = NStep(n, gamma, device), replay
         self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
         self.step = 0  # steps of each replica seen
         self.updates = 0  # updates of each network made
@@ -116,27 +117,27 @@ class DQN:
         return self.explorer.act(q, self.step), memory
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
-        """Remember the step; every `train_every` steps, learn.
+        """Remember the step; every `train_every` steps, learn: in several rounds where W worlds take so many at once.
 
-        Returns `epsilon`, and after learning the round's mean `loss` and mean `gradient_norm` (before clipping), and
-        what its last batch looked like: mean and extremes of `batch_reward` (n steps), `q` (of the actions taken),
-        `target` and `weight`.
+        Returns `epsilon`, and after learning the mean `loss` and mean `gradient_norm` (before clipping), and what the
+        last batch looked like: mean and extremes of `batch_reward` (n steps), `q` (of the actions taken), `target`,
+        `weight`, and what the method says besides (`rl.deep.losses.Method.noted`).
         """
         remembered = self.steps.add(transition)
         if remembered is not None:
             self.replay.add(remembered)
         metrics = {"epsilon": torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)}
         former, self.step = self.step, self.step + transition.action.shape[1]
-        due = self.step // self.train_every > former // self.train_every
+        due = self.step // self.train_every - former // self.train_every
         if due and self.step >= self.learning_starts and len(self.replay):
-            metrics |= self.learn()
+            metrics |= self.learn(due)
         return metrics
 
-    def learn(self) -> dict[str, Float[Tensor, "R"]]:
-        """One round of updates from what is remembered; what `update` says of it."""
+    def learn(self, rounds: int = 1) -> dict[str, Float[Tensor, "R"]]:
+        """Rounds of updates from what is remembered; what `update` says of them."""
         losses, norms = [], []
         seen: dict[str, Tensor] = {}
-        for batch in self.replay.sample(self.gradient_steps, self.batch_size, self.updates):
+        for batch in self._batches(rounds):
             loss, seen = self.losses(batch, self.updates)
             norms.append(self.online.step((batch.weight * loss).mean(1), self.step))
             losses.append(loss.detach())
@@ -147,6 +148,10 @@ class DQN:
         mean = {"loss": torch.stack(losses).mean((0, 2)), "gradient_norm": torch.stack(norms).mean(0)}
         return mean | described(seen)
 
+    def _batches(self, rounds: int) -> Iterator[Batch]:
+        for _ in range(rounds):
+            yield from self.replay.sample(self.gradient_steps, self.batch_size, self.updates)
+
     def losses(self, batch: Batch, draw: int) -> tuple[Float[Tensor, "R B"], dict[str, Float[Tensor, "R B"]]]:
         """The loss of each sample, by the `draw`-th noise; and what went into it, by name."""
         online, lagging = self._with(self.noise.learn(3 * draw + 1)), self._lagging(self.noise.learn(3 * draw + 2))
@@ -156,7 +161,8 @@ class DQN:
         said = of(self.method.apart(self._with(self.noise.learn(3 * draw))(batch.obs)), batch.action)
         loss = self.method.loss(said, y)
         q, target = self.method.mean(said.detach()), self.method.target_mean(y)
-        return loss, {"batch_reward": batch.reward, "q": q, "target": target, "weight": batch.weight}
+        seen = {"batch_reward": batch.reward, "q": q, "target": target, "weight": batch.weight}
+        return loss, seen | self.method.noted(batch.reward, batch.discount, follows)
 
     def _with(self, noise: Drawn) -> Callable[[Tensor], Tensor]:
         return lambda obs: self.online(obs, *noise)
@@ -193,11 +199,3 @@ class DQN:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         state.put(self, STATE, saved)
-
-
-def described(seen: dict[str, Float[Tensor, "R B"]]) -> dict[str, Float[Tensor, "R"]]:
-    """Mean, `_min` and `_max` of each column: what a person wants to know of a batch that went wrong."""
-    columns = torch.stack(list(seen.values()))  # [columns, R, B]
-    low, high = columns.aminmax(dim=-1)
-    kinds = {"": columns.mean(-1), "_min": low, "_max": high}
-    return {name + end: numbers[i] for i, name in enumerate(seen) for end, numbers in kinds.items()}

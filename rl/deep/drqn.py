@@ -29,9 +29,10 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from rl import state, td
+from rl.deep.described import described
 from rl.deep.learner import Learner
 from rl.deep.losses import huber
-from rl.deep.memories import Memories, Sequences
+from rl.deep.sequence_replay import SequenceReplay, Sequences
 from rl.deep.sequences import SequenceNetwork
 from rl.explore import EpsilonGreedy, stream_keys
 from rl.returns import lambda_returns
@@ -40,10 +41,10 @@ from rl.types import Transition
 STATE = ("online", "target_weights", "replay", "step", "updates")
 
 
-def sequence_loss(
+def sequence_targets(
     q: Float[Tensor, "R B T A"], q_target: Float[Tensor, "R B T A"], looks: Sequences, gamma: float, lam: float
 ) -> Float[Tensor, "R B steps"]:
-    """Huber's loss of the T - 1 steps between T looks; 0 where none was taken.
+    """G of the T - 1 steps between T looks, without a gradient; of no meaning where none was taken.
 
     Args:
         q: by the online network.
@@ -56,8 +57,7 @@ def sequence_loss(
     v = td.of(q_target, best).detach()
     follows = lam * (looks.action == best)[..., 1:]
     r, discount, last = looks.reward[..., :-1], gamma * looks.discount[..., :-1], looks.last[..., :-1]
-    g = lambda_returns(r, discount, v[..., 1:], last, follows)
-    return huber(g - td.of(q, looks.action)[..., :-1]) * looks.counts[..., :-1]
+    return lambda_returns(r, discount, v[..., 1:], last, follows)
 
 
 class DRQN:
@@ -113,9 +113,10 @@ class DRQN:
         rates: dict[str, Any] = {"rate": learning_rate, "rate_steps": learning_rate_steps, "clip": clip}
         self.online = Learner(network, seeds, **rates, device=device)
         self.target = copy.deepcopy(self.online.network).requires_grad_(False)
-        self.replay = Memories(capacity, burn_in + length + 1, stride, stream_keys(seeds, "replay").to(device))
+        keys = stream_keys(seeds, "replay").to(device)
+        self.replay = SequenceReplay(capacity, burn_in + length + 1, stride, keys)
         self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
-        blank = network()  # what a network of this kind remembers before anything was seen
+        blank: Any = self.online.network.template  # knows what is remembered before anything was seen
         self.initial, self.obs_shape = blank.initial, blank.shape
         self.step = 0  # steps of each replica seen
         self.updates = 0  # updates of each network made
@@ -132,38 +133,43 @@ class DRQN:
         return self.explorer.act(q, self.step), memory
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
-        """Remember the step; every `train_every` steps, learn.
+        """Remember the step; every `train_every` steps, learn: in several rounds where W worlds take so many at once.
 
-        Returns `epsilon`, and after learning the round's mean `loss` and mean `gradient_norm` (before clipping).
+        Returns `epsilon`, and after learning the mean `loss` and mean `gradient_norm` (before clipping), and what the
+        last batch looked like: mean and extremes of `batch_reward`, `q` (of the actions taken) and `target`.
         """
         self.replay.add(transition)
         metrics = {"epsilon": torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)}
         former, self.step = self.step, self.step + transition.action.shape[1]
-        due = self.step // self.train_every > former // self.train_every
+        due = self.step // self.train_every - former // self.train_every
         if due and self.step >= self.learning_starts and self.replay.ready:
-            metrics |= self._learn()
+            metrics |= self._learn(due)
         return metrics
 
-    def _learn(self) -> dict[str, Tensor]:
+    def _learn(self, rounds: int) -> dict[str, Tensor]:
         losses, norms = [], []
-        for _ in range(self.gradient_steps):
+        seen: dict[str, Tensor] = {}
+        for _ in range(rounds * self.gradient_steps):
             looks = self.replay.sample(self.batch_size, self.updates)
-            loss = self.loss(looks)
+            loss, seen = self.loss(looks)
             norms.append(self.online.step(loss, self.step))
             losses.append(loss.detach())
             self.updates += 1
             if self.updates % self.target_every == 0:
                 self._sync()
-        return {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0)}
+        return {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0)} | seen
 
-    def loss(self, looks: Sequences) -> Float[Tensor, "R"]:
-        """The mean over each replica's steps, after the burn-in."""
+    def loss(self, looks: Sequences) -> tuple[Float[Tensor, "R"], dict[str, Float[Tensor, "R"]]]:
+        """The mean over each replica's steps, after the burn-in; and what went into it."""
         with torch.no_grad():
             q_target = self.unrolled(self.target, looks)
         q, n = self.unrolled(self.online, looks), self.burn_in
         part = Sequences(**{k: v if k == "memory" else v[:, :, n:] for k, v in vars(looks).items()})
-        loss = sequence_loss(q, q_target, part, self.gamma, self.lam).sum((1, 2))
-        return loss / part.counts[..., :-1].sum((1, 2)).clamp(min=1)
+        target, counts = sequence_targets(q, q_target, part, self.gamma, self.lam), part.counts[..., :-1]
+        taken = td.of(q, part.action)[..., :-1]
+        loss = (huber(target - taken) * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
+        seen = {"batch_reward": part.reward[..., :-1], "q": taken, "target": target}
+        return loss, described(seen, counts)
 
     def unrolled(self, network: Callable[..., Any], looks: Sequences) -> Float[Tensor, "R B T A"]:
         """Action values of the looks after the burn-in, with a gradient through them alone."""

@@ -7,6 +7,7 @@ Source: Kingma & Ba, "Adam", ICLR 2015; clipping by norm: Pascanu, Mikolov & Ben
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,16 +87,17 @@ class Learner:
         self.weights.copy_(state["weights"])
         self.optimizer.state.clear()
         if state["moments"]:
-            device = self.weights.device
-            self.optimizer.state[self.weights] = {
-                name: m.to(device, copy=True) if isinstance(m, Tensor) else m for name, m in state["moments"].items()
-            }
+            moments = {name: m.clone() if isinstance(m, Tensor) else m for name, m in state["moments"].items()}
+            groups = self.optimizer.state_dict()["param_groups"]
+            # It knows which moments belong to the weights' device, and which count steps on the host.
+            self.optimizer.load_state_dict({"state": {0: moments}, "param_groups": groups})
 
 
 @torch.no_grad()
 def clip_each(weights: Float[Tensor, "R P"], clip: float) -> Float[Tensor, "R"]:
-    """Scale each row of `weights.grad` to a norm of at most `clip`. Returns the norms before."""
+    """Scale each row of `weights.grad` to a norm of at most `clip` (inf: as it is). Returns the norms before."""
     assert weights.grad is not None
     norm = torch.linalg.vector_norm(weights.grad, dim=1)
-    weights.grad.mul_((clip / norm.clamp(min=clip)).unsqueeze(1))  # a factor of exactly 1 where nothing is clipped
+    if clip < math.inf:
+        weights.grad.mul_((clip / norm.clamp(min=clip)).unsqueeze(1))  # exactly 1 where nothing is clipped
     return norm

@@ -54,6 +54,12 @@ class Method(ABC):
     def target_mean(self, y: Float[Tensor, "*b N"]) -> Float[Tensor, "*b"]:
         """The expected return of a target."""
 
+    def noted(
+        self, reward: Float[Tensor, "*b"], discount: Float[Tensor, "*b"], successor: Float[Tensor, "*b N"]
+    ) -> dict[str, Float[Tensor, "*b"]]:
+        """What else a log should hold of a target; by default nothing."""
+        return {}
+
     @abstractmethod
     def surprise(self, loss: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """How much there is to learn from a sample with this loss: what prioritised replay goes by."""

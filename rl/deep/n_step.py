@@ -29,15 +29,16 @@ class NStep:
     Args:
         n: steps in a return; 1 hands each step through.
         gamma: discount of a step.
+        device: where the steps come from, and a saved state goes to.
 
     Raises:
         ValueError: for n below 1.
     """
 
-    def __init__(self, n: int, gamma: float) -> None:
+    def __init__(self, n: int, gamma: float, device: torch.device | str = "cpu") -> None:
         if n < 1:
             raise ValueError(f"n-step returns with n = {n}, expected 1 or more")
-        self.n, self.gamma = n, gamma
+        self.n, self.gamma, self.device = n, gamma, torch.device(device)
         self.past: list[Transition] = []  # oldest first
 
     def add(self, step: Transition) -> Transition | None:
@@ -67,4 +68,5 @@ class NStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.past = [Transition(**{f: state[f][i].clone() for f in FIELDS}) for i in range(state["count"])]
+        held = {name: state[name].to(self.device, copy=True) for name in FIELDS if name in state}
+        self.past = [Transition(**{name: held[name][i] for name in FIELDS}) for i in range(state["count"])]

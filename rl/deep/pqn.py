@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
-from lab import streams
 from rl import state, td
+from rl.deep.described import described
 from rl.deep.learner import Learner
 from rl.explore import EpsilonGreedy, stream_keys
-from rl.gradient.rollout import Rollout
+from rl.gradient.rollout import Rollout, parts, shuffled
 from rl.returns import lambda_returns
 from rl.types import Transition, nothing
 
@@ -57,6 +57,9 @@ class PQN:
         epsilon: (start, end) of the chance of a random action, linear over `epsilon_steps` steps of each replica.
         clip: largest norm of a replica's gradient.
         device: where all of it lies.
+
+    Raises:
+        ValueError: for fewer than 1 epoch or minibatch; in `update`, for more minibatches than steps of a rollout.
     """
 
     def __init__(
@@ -77,12 +80,14 @@ class PQN:
         clip: float,
         device: torch.device | str = "cpu",
     ) -> None:
+        if epochs < 1 or minibatches < 1:
+            raise ValueError(f"{epochs} epochs of {minibatches} minibatches, expected 1 or more of both")
         self.replicas, self.device = len(seeds), torch.device(device)
         self.obs_shape, self.gamma, self.lam = obs_shape, gamma, lam
         self.epochs, self.minibatches = epochs, minibatches
         rates: dict[str, Any] = {"rate": learning_rate, "rate_steps": learning_rate_steps, "clip": clip}
         self.online = Learner(network, seeds, **rates, optimizer=radam, device=device)
-        self.rollout = Rollout(rollout)
+        self.rollout = Rollout(rollout, device)
         self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
         self.shuffle_key = stream_keys(seeds, "shuffle").to(device)
         self.step = 0  # steps of each replica seen
@@ -101,7 +106,8 @@ class PQN:
         """Remember the step; every T-th, learn, and forget.
 
         Returns `epsilon`, and after learning the means over all minibatches of `loss` and `gradient_norm` (before
-        clipping), and `q`, the mean value of what was done when the rollout was full.
+        clipping), and what the rollout looked like: mean and extremes of `batch_reward`, `target`, and `q`, of the
+        actions taken, each as it was first learnt from.
         """
         self.rollout.add(transition)
         metrics = {"epsilon": torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)}
@@ -116,17 +122,18 @@ class PQN:
         obs, action = self.rollout["obs"].flatten(1, 2), self.rollout["action"].flatten(1, 2)
         target = self.targets().flatten(1, 2)  # [R, W T]
         row = torch.arange(self.replicas, device=self.device)[:, None]
-        losses, norms, values = [], [], []
-        for _ in range(self.epochs):
-            for i in self._shuffled(action.shape[1]).tensor_split(self.minibatches, 1):
+        losses, norms, values = [], [], torch.empty_like(target)
+        for epoch in range(self.epochs):
+            for i in parts(shuffled(self.shuffle_key, self.shuffles, action.shape[1]), self.minibatches):
                 q = td.of(self.online(obs[row, i]), action[row, i])
                 loss = ((target[row, i] - q) ** 2 / 2).mean(1)  # [R]
                 norms.append(self.online.step(loss, self.step))
                 losses.append(loss.detach())
-                values.append(q.detach().mean(1))
+                if epoch == 0:
+                    values[row, i] = q.detach()
             self.shuffles += 1
-        first = torch.stack(values[: self.minibatches]).mean(0)
-        return {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0), "q": first}
+        mean = {"loss": torch.stack(losses).mean(0), "gradient_norm": torch.stack(norms).mean(0)}
+        return mean | described({"batch_reward": self.rollout["reward"].flatten(1), "q": values, "target": target})
 
     @torch.no_grad()
     def targets(self) -> Float[Tensor, "R W T"]:
@@ -134,11 +141,6 @@ class PQN:
         held = self.rollout
         v = self.online(held["next_obs"].flatten(1, 2)).amax(-1).view_as(held["reward"])
         return lambda_returns(held["reward"], self.gamma * held["discount"], v, held["last"], self.lam)
-
-    def _shuffled(self, count: int) -> Int64[Tensor, "R N"]:
-        """A permutation of 0 ... count - 1 for each replica, from its own key."""
-        index = self.shuffles * count + torch.arange(count, device=self.device)
-        return streams.bits(self.shuffle_key[:, None], index).argsort(1)
 
     @torch.no_grad()
     def q_values(self, obs: Shaped[Tensor, "*batch"]) -> Float[Tensor, "R M A"]:

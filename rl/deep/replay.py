@@ -42,7 +42,6 @@ class Batch:
 
 
 @runtime_checkable
-@runtime_checkable
 class Memories(Protocol):
     """What a learner asks of its past."""
 
@@ -116,7 +115,7 @@ class Replay:
         if not self.added:
             raise ValueError("the replay is empty, expected at least one transition before a sample")
         index = (draw * size) + torch.arange(batches * size, device=self.key.device)
-        place = _below(len(self), streams.bits(self.key[:, None], index))  # [R, batches size]
+        place = below(len(self), streams.bits(self.key[:, None], index))  # [R, batches size]
         place = place.view(-1, batches, size).transpose(0, 1)  # [batches, R, size]
         weight = torch.ones((), device=place.device).expand(place.shape[1:])
         columns = {name: self._gather(stored, place) for name, stored in self.storage.items()}
@@ -157,6 +156,6 @@ class Replay:
             stored[:, : len(self)] = filled[name]
 
 
-def _below(bound: int, bits: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+def below(bound: int, bits: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """Uniform integers in [0, bound), from the top 31 bits by multiplication (Lemire 2019): bias below bound / 2^31."""
     return ((bits >> 33) & 0x7FFFFFFF) * bound >> 31

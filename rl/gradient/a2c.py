@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+from rl.deep.described import described
 from rl.gradient import losses
 from rl.gradient.rollout import Rollout
 from rl.gradient.softmax import Softmax
@@ -76,13 +77,15 @@ class ActorCritic(Softmax):
     ) -> None:
         super().__init__(actor, obs_shape, seeds, **softmax)
         self.critic = self.learner(critic, critic_rate, "critic")
-        self.rollout = Rollout(rollout)
+        self.rollout = Rollout(rollout, self.device)
         self.lam, self.entropy = lam, entropy
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
-        """Remember the step; every T-th, learn. Returns then what `learn` says, and `explained_variance`.
+        """Remember the step; every T-th, learn.
 
-        The latter is the share of the targets' variance that the critic foresaw: 1 all of it, 0 or less nothing.
+        Returns then what `learn` says; `explained_variance`, the share of the targets' variance that the critic
+        foresaw: 1 all of it, 0 or less nothing; and what the rollout looked like: mean and extremes of `batch_reward`,
+        `value` (by the critic as it was), `advantage` and `target`.
         """
         self.rollout.add(transition)
         worlds = transition.action.shape[1]
@@ -90,9 +93,12 @@ class ActorCritic(Softmax):
         if self.step // worlds % self.rollout.steps:
             return {}
         batch = self.batch()
-        said = self.learn(batch)
+        value = batch.target - batch.advantage
+        seen = {"batch_reward": self.rollout["reward"].flatten(1), "value": value}
+        seen |= {"advantage": batch.advantage, "target": batch.target}
+        said = self.learn(batch) | {"explained_variance": losses.explained_variance(value, batch.target)}
         self.rollout.forget(torch.ones_like(transition.last))
-        return said | {"explained_variance": losses.explained_variance(batch.target - batch.advantage, batch.target)}
+        return said | described(seen)
 
     @torch.no_grad()
     def batch(self) -> Batch:
@@ -111,14 +117,14 @@ class ActorCritic(Softmax):
     ) -> dict[str, Float[Tensor, "R"]]:
         """A step of the actor along `surrogate`, and one of the critic.
 
-        Returns `loss`, the mean surrogate; `gradient_norm`, of the actor's gradient before clipping; `value_loss`, the
-        mean of (target - v)^2 / 2; `entropy` in nats.
+        Returns `loss`, the mean surrogate; `value_loss`, the mean of (target - v)^2 / 2; `gradient_norm` and
+        `critic_gradient_norm`, of the actor's and the critic's gradient before clipping; `entropy` in nats.
         """
         entropy = losses.entropy(logits)
         norm = self.actor.step((surrogate - self.entropy * entropy).mean(1), self.step)
         error = losses.squared(self.critic(batch.obs).squeeze(-1), batch.target).mean(1)
-        self.critic.step(error, self.step)
-        said = {"loss": surrogate.mean(1), "gradient_norm": norm, "value_loss": error, "entropy": entropy.mean(1)}
+        norms = {"gradient_norm": norm, "critic_gradient_norm": self.critic.step(error, self.step)}
+        said = {"loss": surrogate.mean(1), "value_loss": error, "entropy": entropy.mean(1), **norms}
         return {name: value.detach() for name, value in said.items()}
 
     @torch.no_grad()

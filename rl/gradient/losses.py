@@ -56,7 +56,7 @@ def squared(v: Float[Tensor, "*b"], target: Float[Tensor, "*b"]) -> Float[Tensor
 def approximate_kl(log_pi: Float[Tensor, "*b"], old_log_pi: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """rho - 1 - log rho: never negative, and over actions of the old policy KL(old, new) on average.
 
-    Source: Schulman, "Approximating KL divergence", 2020, estimator k3 with the roles of its two policies exchanged.
+    Source: Schulman, "Approximating KL divergence", 2020, estimator k3: its q, from which is drawn, is the old policy.
     """
     log_rho = log_pi - old_log_pi
     return log_rho.expm1() - log_rho

@@ -16,13 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from lab import streams
 from rl.explore import stream_keys
 from rl.gradient import losses
 from rl.gradient.a2c import ActorCritic, Batch
+from rl.gradient.rollout import parts, shuffled
 
 
 class PPO(ActorCritic):
@@ -33,11 +33,16 @@ class PPO(ActorCritic):
         minibatches: into how many parts an epoch falls.
         clip_ratio: c.
         actor_critic: all that `rl.gradient.a2c.ActorCritic` takes.
+
+    Raises:
+        ValueError: for fewer than 1 epoch or minibatch; in `update`, for more minibatches than steps of a rollout.
     """
 
     STATE = (*ActorCritic.STATE, "shuffles")
 
     def __init__(self, *actor_critic: Any, epochs: int, minibatches: int, clip_ratio: float, **more: Any) -> None:
+        if epochs < 1 or minibatches < 1:
+            raise ValueError(f"{epochs} epochs of {minibatches} minibatches, expected 1 or more of both")
         super().__init__(*actor_critic, **more)
         self.epochs, self.minibatches, self.clip_ratio = epochs, minibatches, clip_ratio
         self.shuffle_key = stream_keys(self.seeds, "shuffle").to(self.device)
@@ -53,7 +58,8 @@ class PPO(ActorCritic):
             old = losses.log_prob(self.actor(batch.obs), batch.action)
         said = []
         for _ in range(self.epochs):
-            for index in self.shuffled(batch.action.shape[1]).tensor_split(self.minibatches, 1):
+            order = shuffled(self.shuffle_key, self.shuffles, batch.action.shape[1])
+            for index in parts(order, self.minibatches):
                 said.append(self.step_on(batch.at(index), old.gather(1, index)))
             self.shuffles += 1
         return {name: torch.stack([one[name] for one in said]).mean(0) for name in said[0]}
@@ -67,8 +73,3 @@ class PPO(ActorCritic):
             far = losses.beyond(log_pi, old, self.clip_ratio).float().mean(1)
             moved = {"kl": losses.approximate_kl(log_pi, old).mean(1), "clipped": far}
         return self.improve(batch, surrogate, logits) | moved
-
-    def shuffled(self, count: int) -> Int64[Tensor, "R N"]:
-        """A permutation of 0 ... count - 1 for each replica, from its own key."""
-        index = self.shuffles * count + torch.arange(count, device=self.device)
-        return streams.bits(self.shuffle_key[:, None], index).argsort(1)

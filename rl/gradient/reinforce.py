@@ -4,7 +4,9 @@
     w     <- w + alpha_w mean_t (G_t - b(s_t)) grad b(s_t)                          b = 0 without a baseline
 
 An episode is learnt from once, in one step, as it ends; those of a replica's worlds that end in the same turn are one
-sum. gamma^t is there: on average the step is along the exact gradient of the value of the start.
+sum. gamma^t is there: on average the step is along the exact gradient of the value of the start, as long as `clip` cuts
+nothing. A gradient that is clipped counts for less than its share, and clipped ones are those of the rarest and largest
+returns: so a small `clip` is a bias, which buys that no single episode can end the exploring; `inf` is without it.
 
 Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", Machine
 Learning 1992, sec. 4 (episodic REINFORCE); Sutton & Barto 2018, sec. 13.3 and 13.4. Departures: the book steps once for
@@ -75,6 +77,18 @@ class Block:
     """gamma^t."""
     counts: Float[Tensor, "R B"]
     """1 for a step of an episode that is over, else 0."""
+    reward: Float[Tensor, "R B"]
+
+    def seen(self) -> Float[Tensor, "6 R"]:
+        """Sum, least and most of the rewards and of the returns of its steps (`SEEN`)."""
+        there = self.counts > 0
+        columns = torch.stack([self.reward, self.returns])
+        low, high = columns.where(there, torch.inf).amin(-1), columns.where(there, -torch.inf).amax(-1)
+        return torch.cat([columns.where(there, 0).sum(-1), low, high])
+
+
+SEEN = ("batch_reward", "batch_return", "batch_reward_min", "batch_return_min", "batch_reward_max", "batch_return_max")
+"""What is logged of the steps that were learnt from."""
 
 
 class Reinforce(Softmax):
@@ -85,7 +99,7 @@ class Reinforce(Softmax):
     """
 
     STATE = (*Softmax.STATE, "rollout", "latest")
-    LOGGED: tuple[str, ...] = ("loss", "gradient_norm", "entropy")
+    LOGGED: tuple[str, ...] = ("loss", "gradient_norm", "entropy", *SEEN)
 
     def __init__(
         self,
@@ -97,7 +111,7 @@ class Reinforce(Softmax):
         **softmax: Any,
     ) -> None:
         super().__init__(actor, obs_shape, seeds, optimizer=ascent, **softmax)
-        self.rollout = Rollout(horizon)
+        self.rollout = Rollout(horizon, self.device)
         self.latest = torch.zeros(len(self.LOGGED), self.replicas, device=self.device)
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
@@ -105,7 +119,8 @@ class Reinforce(Softmax):
 
         Returns what was found when each replica last learnt, 0 before: `loss`, the sum over steps of
         -gamma^t (G_t - b) log pi; `gradient_norm`, of its gradient before clipping; `entropy`, of the policy where the
-        episode went, in nats; with a baseline `value_loss`, the mean of (G_t - b)^2 / 2.
+        episode went, in nats; mean and extremes of `batch_reward` and `batch_return` (G_t); with a baseline
+        `value_loss`, the mean of (G_t - b)^2 / 2, and `critic_gradient_norm`.
         """
         self.rollout.add(transition)
         self.step += transition.action.shape[1]
@@ -127,7 +142,7 @@ class Reinforce(Softmax):
         counts = ((left >= 0) & over[..., None]).float()
         for first in range(0, len(t), BLOCK):
             part = slice(first, min(first + BLOCK, len(t)))
-            columns = (held["obs"], held["action"], returns, fade, counts)
+            columns = (held["obs"], held["action"], returns, fade, counts, reward)
             yield Block(*(column[:, :, part].flatten(1, 2) for column in columns))
 
     def learn(self, blocks: Sequence[Block]) -> Float[Tensor, "K R"]:
@@ -141,7 +156,10 @@ class Reinforce(Softmax):
             entropy = entropy + (losses.entropy(log_odds.detach()) * block.counts).sum(1)
             counts = counts + block.counts.sum(1)
         norm = self.actor.step(loss, self.step)
-        return torch.stack([loss.detach(), norm, entropy / counts.clamp(min=1)])
+        seen = torch.stack([block.seen() for block in blocks])  # [blocks, 6, R]
+        mean = sum(seen[:, :2]) / counts.clamp(min=1)
+        said = torch.stack([loss.detach(), norm, entropy / counts.clamp(min=1)])
+        return torch.cat([said, mean, seen[:, 2:4].amin(0), seen[:, 4:].amax(0)])
 
     def worth(self, obs: Shaped[Tensor, "R B *shape"]) -> Float[Tensor, "R B"]:
         """b(s): nothing."""
@@ -162,7 +180,7 @@ class ReinforceBaseline(Reinforce):
     """
 
     STATE = (*Reinforce.STATE, "critic")
-    LOGGED = (*Reinforce.LOGGED, "value_loss")
+    LOGGED = (*Reinforce.LOGGED, "value_loss", "critic_gradient_norm")
 
     def __init__(
         self, *reinforce: Any, critic: Callable[[], nn.Module], critic_rate: tuple[float, float], **more: Any
@@ -178,8 +196,8 @@ class ReinforceBaseline(Reinforce):
             loss = loss + (error * block.counts).sum(1)
             counts = counts + block.counts.sum(1)
         mean = loss / counts.clamp(min=1)
-        self.critic.step(mean, self.step)
-        return torch.cat([said, mean.detach()[None]])
+        norm = self.critic.step(mean, self.step)
+        return torch.cat([said, torch.stack([mean.detach(), norm])])
 
     @torch.no_grad()
     def worth(self, obs: Shaped[Tensor, "R B *shape"]) -> Float[Tensor, "R B"]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from lab import streams
 from rl.types import Transition
 
 FIELDS = ("obs", "action", "reward", "next_obs", "discount", "last")
@@ -24,17 +25,18 @@ class Rollout:
 
     Args:
         steps: T.
+        device: where the steps come from, and a saved state goes to.
 
     Raises:
         ValueError: for T below 1.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, device: torch.device | str = "cpu") -> None:
         if steps < 1:
             raise ValueError(f"a rollout of {steps} steps, expected at least 1")
-        self.steps = steps
+        self.steps, self.device = steps, torch.device(device)
         self.storage: dict[str, Tensor] = {}
-        self.length = torch.zeros(0, 0, dtype=torch.int64)
+        self.length = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
 
     @property
     def full(self) -> Bool[Tensor, "R W"]:
@@ -65,7 +67,7 @@ class Rollout:
     def _allocate(self, like: dict[str, Tensor]) -> None:
         """Room for T steps, of the kinds of `like`: [R, W, any number of steps, ...]."""
         R, W = like["action"].shape[:2]
-        device = like["action"].device
+        device = self.device
         self.storage = {
             name: torch.zeros(R, W, self.steps, *some.shape[3:], dtype=some.dtype, device=device)
             for name, some in like.items()
@@ -95,3 +97,20 @@ class Rollout:
         self.length.copy_(state["length"])
         for name, stored in self.storage.items():
             stored[:, :, : state[name].shape[2]] = state[name]
+
+
+def shuffled(keys: Int64[Tensor, "R"], epoch: int, count: int) -> Int64[Tensor, "R N"]:
+    """The order in which each replica learns from `count` steps: the `epoch`-th of its own key's permutations."""
+    index = epoch * count + torch.arange(count, device=keys.device)
+    return streams.bits(keys[:, None], index).argsort(1)
+
+
+def parts(order: Int64[Tensor, "R N"], minibatches: int) -> tuple[Int64[Tensor, "R _"], ...]:
+    """The order cut into minibatches, whose sizes differ by 1 at most.
+
+    Raises:
+        ValueError: for more minibatches than steps: some would be empty.
+    """
+    if minibatches > order.shape[1]:
+        raise ValueError(f"{minibatches} minibatches of {order.shape[1]} steps, expected one step in each or more")
+    return order.tensor_split(minibatches, 1)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from backbones.features import Fourier, Polynomial, TileCoding
-from rl.tabular.traces import summed
+from rl.tabular.table import summed
 
 
 class Active(NamedTuple):

@@ -22,8 +22,8 @@ from torch import Tensor
 from rl import td
 from rl.explore import linear
 from rl.linear.features import Features, read
-from rl.tabular.eligibility import met
 from rl.tabular.prediction import Following
+from rl.tabular.traces import met, shares
 from rl.types import Transition
 
 
@@ -31,7 +31,7 @@ class SemiGradientTDLambda(Following):
     """Semi-gradient TD(lambda) with accumulating traces, one for each world.
 
     A step that is cut by a time limit bootstraps like any other; then the trace is cut. How worlds of a replica share
-    its weights says `rl.tabular.eligibility`.
+    its weights says `rl.tabular.traces`.
 
     Args:
         target_policy, seeds, gamma, device: as in `rl.tabular.prediction.Following`.
@@ -71,7 +71,7 @@ class SemiGradientTDLambda(Following):
         self.z *= self.gamma * self.lam
         self.z.scatter_add_(-1, x.which, x.strength)
         step = linear(*self.alpha, self.alpha_steps, self.step) * self.features.rates
-        self.w += step * met(error.unsqueeze(-1) * self.z, self.z)
+        self.w += step * met(error.unsqueeze(-1) * self.z, shares(self.z))
         self.z *= ~t.last.unsqueeze(-1)
         self.step += t.obs.shape[1]
         return {"td_error": error.abs().mean(1)}

@@ -27,8 +27,8 @@ from torch import Tensor
 from rl import state, td
 from rl.explore import EpsilonGreedy, linear
 from rl.linear.features import Active, Features, read
-from rl.tabular.eligibility import met
 from rl.tabular.on_policy import Former
+from rl.tabular.traces import met, shares
 from rl.types import Transition, nothing
 
 Mark = Callable[[Float64[Tensor, "R W E"], Int64[Tensor, "R W k"], Float64[Tensor, "R W k"]], Tensor]
@@ -53,7 +53,7 @@ class LinearSarsa(ABC):
 
     They learn from a step when the next action is known, one turn later (see `rl.tabular.on_policy`); where a time
     limit cut the episode what follows is worth its expectation under the epsilon-greedy policy. How worlds of a replica
-    share its weights says `rl.tabular.eligibility`.
+    share its weights says `rl.tabular.traces`.
 
     Args:
         features: of an observation.
@@ -66,7 +66,7 @@ class LinearSarsa(ABC):
         device: where it learns.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("w", "z", "former", "step")
+    STATE: ClassVar[tuple[str, ...]] = ("w", "z", "share", "rate", "former", "step")
 
     def __init__(
         self,
@@ -88,12 +88,24 @@ class LinearSarsa(ABC):
         self.explorer = EpsilonGreedy(seeds, epsilon, epsilon_steps, device)
         self.w = torch.zeros(self.replicas, features.size, actions, dtype=torch.float64, device=device)
         self.z = torch.zeros(0, dtype=torch.float64, device=device)  # [R, W, n A] from the first step on
+        self.share = torch.zeros(0, dtype=torch.float64, device=device)  # [R, n A], of the latest visit
+        self.rate = alpha[0]  # the step size of the latest visit
         self.former = Former(self.device)
         self.step = 0  # steps of each replica learnt from
 
     @abstractmethod
+    def mark(self, entry: Int64[Tensor, "R W k"], strength: Float64[Tensor, "R W k"]) -> None:
+        """Mark the features at hand, of these weights, in the traces."""
+
+    @abstractmethod
     def learn(self, x: Active, t: Transition, q: Tensor, after: Tensor, when: Bool[Tensor, "R W"]) -> Tensor:
-        """Learn from a step in the worlds `when`, from what its pair and the next are worth; the errors [R, W]."""
+        """Learn from the step that was visited last, in the worlds `when`; the errors [R, W].
+
+        Args:
+            x: the features at hand.
+            t: the step.
+            q, after: what its pair and the next are worth now.
+        """
 
     def memory(self, worlds: int) -> Float32[Tensor, "R W 0"]:
         return nothing(self.replicas, worlds, self.device)
@@ -131,8 +143,10 @@ class LinearSarsa(ABC):
             after = td.of(self.q_values(t.obs), t.action)  # where an episode went on, t.obs is what came after
             error = self.learn(x, before, td.of(read(self.w, x), before.action), after, ~before.last)
             learnt += error.abs() * ~before.last
+        x = self.features(t.obs)
+        self.visit(x, t)
         if t.last.any():
-            x, after = self.features(t.obs), self.q_values(t.next_obs)
+            after = self.q_values(t.next_obs)
             after = (self.explorer.odds(after, self.step) * after).sum(-1)
             error = self.learn(x, t, td.of(read(self.w, x), t.action), after, t.last)
             learnt += error.abs() * t.last
@@ -142,17 +156,19 @@ class LinearSarsa(ABC):
         self.step += t.action.shape[1]
         return {"td_error": learnt.mean(1), "epsilon": epsilon}
 
-    def rate(self) -> float:
-        """The step size now."""
-        return linear(*self.alpha, self.alpha_steps, self.step)
+    def visit(self, x: Active, t: Transition) -> None:
+        """Every world is at a new pair, with these features; all is learnt about the one before.
+
+        What the visit may move is settled here, whenever its errors come to be known (see `rl.tabular.on_policy`).
+        """
+        self.rate = linear(*self.alpha, self.alpha_steps, self.step)
+        self.z *= self.gamma * self.lam
+        self.mark(self.entries(x, t), x.strength)
+        self.share = shares(self.z)
 
     def entries(self, x: Active, t: Transition) -> Int64[Tensor, "R W k"]:
         """Where the weights of the features stand that the action taken has: i A + a."""
         return x.which * self.actions + t.action.unsqueeze(-1)
-
-    def decay(self, when: Bool[Tensor, "R W"]) -> Float64[Tensor, "R W 1"]:
-        """gamma lambda where a step is learnt from."""
-        return torch.ones_like(when, dtype=torch.float64).masked_fill(when, self.gamma * self.lam).unsqueeze(-1)
 
     def state_dict(self) -> dict[str, Any]:
         return state.taken(self, self.STATE)
@@ -165,24 +181,24 @@ class LinearSarsaLambda(LinearSarsa):
     """Sarsa(lambda).
 
     Args:
-        mark: `accumulating` or `replacing`; the others as in `LinearSarsa`.
+        trace: `accumulating` or `replacing`; the others as in `LinearSarsa`.
     """
 
-    def __init__(self, *arguments: Any, mark: Mark, **named: Any) -> None:
+    def __init__(self, *arguments: Any, trace: Mark, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.mark = mark
+        self.trace = trace
+
+    def mark(self, entry: Int64[Tensor, "R W k"], strength: Float64[Tensor, "R W k"]) -> None:
+        self.trace(self.z, entry, strength)
 
     def learn(self, x: Active, t: Transition, q: Tensor, after: Tensor, when: Bool[Tensor, "R W"]) -> Tensor:
         error = td.td_learning(q, t.reward.double(), self.gamma * t.discount.double(), after)
-        here = when.unsqueeze(-1)
-        self.z *= self.decay(when)
-        self.mark(self.z, self.entries(x, t), x.strength * here)
-        rates, due = self.features.rates, self.z if when.shape[1] == 1 else self.z * here
+        rates = self.features.rates
         if isinstance(rates, float):
-            self.w += met((self.rate() * rates * error * when).unsqueeze(-1) * due, due).view_as(self.w)
+            self.w += met((self.rate * rates * error * when).unsqueeze(-1) * self.z, self.share).view_as(self.w)
         else:
-            change = met((error * when).unsqueeze(-1) * due, due).view_as(self.w)
-            self.w += self.rate() * rates[:, None] * change
+            change = met((error * when).unsqueeze(-1) * self.z, self.share).view_as(self.w)
+            self.w += self.rate * rates[:, None] * change
         return error
 
 
@@ -193,20 +209,21 @@ class TrueOnlineSarsaLambda(LinearSarsa):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        assert isinstance(self.features.rates, float)
+        self.scale: float = self.features.rates  # that a step size of 1 corrects
         self.u = torch.zeros(0, dtype=torch.float64, device=self.device)  # [R, W] from the first step on
+
+    def mark(self, entry: Int64[Tensor, "R W k"], strength: Float64[Tensor, "R W k"]) -> None:
+        along = (self.z.gather(-1, entry) * strength).sum(-1, keepdim=True)  # z . x
+        self.z.scatter_add_(-1, entry, (1 - self.rate * self.scale * along) * strength)
 
     def learn(self, x: Active, t: Transition, q: Tensor, after: Tensor, when: Bool[Tensor, "R W"]) -> Tensor:
         if not self.u.numel():
             self.u = q.clone()
-        assert isinstance(self.features.rates, float)
-        alpha, entry, here = self.rate() * self.features.rates, self.entries(x, t), when.unsqueeze(-1)
         error = td.td_learning(q, t.reward.double(), self.gamma * t.discount.double(), after)
-        self.z *= self.decay(when)
-        along = (self.z.gather(-1, entry) * x.strength).sum(-1, keepdim=True)  # z . x
-        self.z.scatter_add_(-1, entry, (1 - alpha * along) * x.strength * here)
-        moved = (q - self.u).unsqueeze(-1)  # of another episode where one begins: there it cancels
-        due = self.z * here
-        change = ((error.unsqueeze(-1) + moved) * due).scatter_add(-1, entry, -moved * x.strength * here)
-        self.w += alpha * met(change, due).view_as(self.w)
+        moved = ((q - self.u) * when).unsqueeze(-1)  # of another episode where one begins: there it cancels
+        change = (error * when).unsqueeze(-1) * self.z + moved * self.z
+        change.scatter_add_(-1, self.entries(x, t), -moved * x.strength)
+        self.w += self.rate * self.scale * met(change, self.share).view_as(self.w)
         self.u = torch.where(when, after, self.u)
         return error

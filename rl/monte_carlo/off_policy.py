@@ -12,7 +12,7 @@ Source: Sutton & Barto 2018, sec. 5.7 (weighted importance sampling, p. 111).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,31 +37,9 @@ class OffPolicy(MonteCarlo):
 
     STATE: ClassVar[tuple[str, ...]] = (*MonteCarlo.STATE, "taught")
 
-    def __init__(
-        self,
-        states: int,
-        actions: int,
-        seeds: Sequence[int],
-        *,
-        gamma: float,
-        limit: int,
-        tail: int,
-        epsilon: tuple[float, float],
-        epsilon_steps: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(
-            states,
-            actions,
-            seeds,
-            gamma=gamma,
-            limit=limit,
-            tail=tail,
-            epsilon=epsilon,
-            epsilon_steps=epsilon_steps,
-            device=device,
-        )
-        self.taught = torch.zeros(self.replicas, dtype=torch.float64, device=device)
+    def __init__(self, states: int, actions: int, seeds: Sequence[int], **arguments: Any) -> None:
+        super().__init__(states, actions, seeds, **arguments)
+        self.taught = torch.zeros(self.replicas, dtype=torch.float64, device=self.device)
 
     def also(self, transition: Transition) -> dict[str, Tensor]:
         """b(a | s), which nobody knows any more when the episode ends."""

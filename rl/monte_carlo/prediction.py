@@ -10,22 +10,21 @@ Source: Sutton & Barto 2018, sec. 5.1, 5.5, 5.6 and 5.9.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from lab import streams
-from rl import state
-from rl.explore import sample, stream_keys, world_keys
+from rl.explore import stream_keys
 from rl.monte_carlo.episodes import Episodes, Means, Visits, first_visits, mean_size
 from rl.monte_carlo.importance import Estimator, weighted
+from rl.tabular.prediction import Following
 from rl.tabular.table import Table
-from rl.types import Transition, nothing
+from rl.types import Transition
 
 
-class Prediction:
+class Prediction(Following):
     """R estimates of what `target_policy` is worth (see `rl.types.Predictor`); observations are state indices.
 
     Args:
@@ -42,7 +41,7 @@ class Prediction:
         ValueError: where the target policy does what the behaviour never does.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("v", "step", "means", "episodes", "error")
+    STATE: ClassVar[tuple[str, ...]] = (*Following.STATE, "v", "means", "episodes", "error")
 
     def __init__(
         self,
@@ -62,24 +61,13 @@ class Prediction:
             s, a = uncovered[0].tolist()
             p = float(target_policy[s, a])
             raise ValueError(f"the policy takes action {a} in state {s} with {p:g}, expected behaviour that may, too")
-        self.replicas, self.device, self.gamma = len(seeds), torch.device(device), gamma
-        self.target_policy, self.behaviour = target_policy.to(device), behaviour.to(device)
+        super().__init__(target_policy, seeds, gamma=gamma, device=device)
+        self.behaviour, self.key = behaviour.to(device), stream_keys(seeds, "behaviour").to(device)
         self.estimate, self.visits = estimate, visits
-        self.key = stream_keys(seeds, "behaviour").to(device)
         self.v = Table(self.replicas, (len(target_policy),), alpha=1.0, omega=1.0, device=device)
         self.means = Means(self.v)
         self.episodes = Episodes(self.replicas, limit, tail, device)
         self.error = torch.zeros(self.replicas, dtype=torch.float64, device=device)
-        self.step = 0
-
-    def memory(self, worlds: int) -> Float32[Tensor, "R W 0"]:
-        return nothing(self.replicas, worlds, self.device)
-
-    def act(
-        self, obs: Int64[Tensor, "R W"], memory: Float32[Tensor, "R W 0"]
-    ) -> tuple[Int64[Tensor, "R W"], Float32[Tensor, "R W 0"]]:
-        chance = streams.uniform(world_keys(self.key, obs.shape[1]), self.step)
-        return sample(self.behaviour[obs], chance), memory
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         """Learn from the episodes that ended. Logs `return_error`: mean |target - v| over the visits that last taught.
@@ -100,16 +88,5 @@ class Prediction:
         self.step += t.obs.shape[1]
         return {"return_error": self.error.clone()}
 
-    def policy(
-        self, obs: Int64[Tensor, "R M"], memory: Float32[Tensor, "R M 0"]
-    ) -> tuple[Float64[Tensor, "R M A"], Float32[Tensor, "R M 0"]]:
-        return self.target_policy[obs], memory
-
     def values(self, obs: Int64[Tensor, "*batch"]) -> Float64[Tensor, "R M"]:
         return self.v.at(obs)
-
-    def state_dict(self) -> dict[str, Any]:
-        return state.taken(self, self.STATE)
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        state.put(self, self.STATE, saved)

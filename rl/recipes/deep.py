@@ -20,35 +20,26 @@ from rl.deep.losses import Expected, Method, Successor, online_chooses, target_c
 from rl.deep.prioritised import PrioritisedReplay
 from rl.deep.replay import Memories, Replay
 from rl.explore import stream_keys
-from rl.recipe import Backbone, Recipe, gamma_of, network_for, replica_seeds, shape_of
+from rl.recipe import AgentError, Backbone, Recipe, network_for, replica_seeds, shape_of
 from rl.recipes import deep_tuned
+from rl.recipes.histogram import range_of
+from rl.recipes.schedules import QConfig, scheduled
 
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(QConfig):
     """Deep Q-network (Mnih et al. 2015); with `n` steps in a return, by default one."""
 
-    gamma: float | None = None
-    """Discount; by default the world's own. Nearer to 1 looks further ahead and is harder to learn."""
     n: int = 1
     """Steps in a return. More: news of a reward travels faster, with more variance, and with the bias of exploring."""
-    observation: str = "one-hot"
-    """What the agent sees of a world that is a table: one-hot, coordinates, or one of planes, window-5 and rgb, which a
-    CNN reads. Other worlds show what they show."""
     backbone: Backbone = "auto"
-    """The network: a perceptron, a CNN, or the residual one of IMPALA, which is larger and slower; auto takes the CNN
-    where the observation is a picture."""
+    """The network: a perceptron, a CNN, the residual one of IMPALA, which is larger and slower, or one that plans over
+    the planes of a grid; auto takes the CNN where the observation is a picture."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the perceptron's hidden layers; a CNN has its own. Wider fits more and costs more."""
     norm: bool = True
     """Layer-normalise the perceptron's hidden layers: values follow the target network without running away
     (Gallici et al. 2024). Off is the plain network."""
-    learning_rate: float = 1e-3
-    """Adam's step size at first. Larger learns faster until it diverges."""
-    final_learning_rate: float = 1e-4
-    """Adam's step size in the end. Smaller settles on one policy; larger goes on learning."""
-    learning_rate_steps: int = 50_000
-    """Steps over which the step size goes from the one to the other. Larger settles later."""
     batch_size: int = 64
     """Transitions in an update. Larger: smoother gradients, more work."""
     capacity: int = 50_000
@@ -61,14 +52,6 @@ class DQNConfig:
     """Updates in a round. Larger learns more from each step, and overfits old ones sooner."""
     target_every: int = 100
     """Updates between two copies to the target network. Larger is stabler and slower."""
-    epsilon: float = 1.0
-    """Chance of a random action at first. Larger explores more."""
-    final_epsilon: float = 0.05
-    """Chance of a random action in the end. Larger goes on exploring."""
-    exploration_steps: int = 10_000
-    """Steps over which the chance falls from the one to the other. Larger explores longer."""
-    clip: float = 10.0
-    """Largest norm of a replica's gradient. Smaller is safer and slower."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +82,9 @@ class NoisyConfig(DQNConfig):
     """Chance of a random action at first, besides the noise. Larger explores more."""
     final_epsilon: float = 0.0
     """Chance of a random action in the end, besides the noise. Larger goes on exploring."""
+    norm: bool = True
+    """Layer-normalise what the first noisy layer reads, and no other layer: between noisy ones the noise decides. Off
+    is the network of the paper."""
     sigma: float = 0.5
     """Spread of the weights at first, in units of 1/sqrt(inputs). Larger explores more."""
 
@@ -109,10 +95,11 @@ class CategoricalConfig(DQNConfig):
 
     atoms: int = 51
     """Returns in the histogram. More resolve finer; the work grows with their square."""
-    low: float = -10.0
-    """Smallest return that the histogram can say. Lower: coarser between."""
-    high: float = 10.0
-    """Largest return that the histogram can say. Higher: coarser between."""
+    low: float | None = None
+    """Smallest return that the histogram can say; by default from the exact values of a world that is a table. Lower:
+    coarser between."""
+    high: float | None = None
+    """Largest return that the histogram can say; by default likewise. Higher: coarser between."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +139,8 @@ def plain(config: DQNConfig, shape: tuple[int, ...], actions: int, atoms: int) -
 
 def noisy(config: NoisyConfig, shape: tuple[int, ...], actions: int, atoms: int) -> Callable[[], nn.Module]:
     """A perceptron whose layers are noisy but for the first; a CNN, whose last layer of `hidden` width is."""
+    if not config.hidden:
+        raise AgentError("a noisy network has one hidden layer or more, expected their widths, as in --hidden 64 64")
     pictures = len(shape) == 3 and config.backbone != "mlp"
     widths = config.hidden[-1:] if pictures else config.hidden
     body = network_for(shape, (), widths[0], backbone=config.backbone)
@@ -183,7 +172,7 @@ def prioritised(config: PrioritisedConfig, keys: Tensor) -> Memories:
 class Parts:
     """What an agent of this family is put together from."""
 
-    method: Callable[[Any, torch.device | str], Method] = lambda config, device: Expected()
+    method: Callable[[Any, World | GymWorld, torch.device | str], Method] = lambda config, world, device: Expected()
     successor: Successor = target_chooses
     network: Network = plain
     replay: Callable[[Any, Tensor], Memories] = lambda config, keys: Replay(config.capacity, keys)
@@ -199,7 +188,7 @@ def assemble(
 ) -> DQN:
     """R deep Q-networks of these parts for `world`."""
     shape, seeds = shape_of(config, world), replica_seeds(seed, replicas)
-    method = parts.method(config, device)
+    method = parts.method(config, world, device)
     return DQN(
         parts.network(config, shape, world.actions, method.atoms),
         shape,
@@ -207,27 +196,28 @@ def assemble(
         method=method,
         successor=parts.successor,
         replay=parts.replay(config, stream_keys(seeds, "replay").to(device)),
-        gamma=gamma_of(config, world),
         n=config.n,
-        learning_rate=(config.learning_rate, config.final_learning_rate),
-        learning_rate_steps=config.learning_rate_steps,
         batch_size=config.batch_size,
         learning_starts=config.learning_starts,
         train_every=config.train_every,
         gradient_steps=config.gradient_steps,
         target_every=config.target_every,
-        epsilon=(config.epsilon, config.final_epsilon),
-        epsilon_steps=config.exploration_steps,
-        clip=config.clip,
+        **scheduled(config, world),
         device=device,
     )
 
 
-def _histogram(config: CategoricalConfig, device: torch.device | str) -> Method:
-    return Categorical(config.atoms, config.low, config.high, device)
+def has_room(config: DQNConfig, worlds: int) -> None:
+    """AgentError where a step of every world is more than is remembered."""
+    if config.capacity < worlds:
+        raise AgentError(f"--capacity {config.capacity}: expected at least the {worlds} worlds of a replica")
 
 
-def _quantiles(config: QuantileConfig, device: torch.device | str) -> Method:
+def _histogram(config: CategoricalConfig, world: World | GymWorld, device: torch.device | str) -> Method:
+    return Categorical(config.atoms, *range_of(config, world), device)
+
+
+def _quantiles(config: QuantileConfig, world: World | GymWorld, device: torch.device | str) -> Method:
     return Quantiles(config.quantiles, device)
 
 
@@ -246,6 +236,8 @@ PARTS: dict[str, tuple[type[DQNConfig], Parts]] = {
 build_dqn = partial(assemble, Parts())
 """R plain deep Q-networks: `build_dqn(config, world, replicas, seed, device)`."""
 
-AGENTS: dict[str, Recipe] = {name: Recipe(config, partial(assemble, parts)) for name, (config, parts) in PARTS.items()}
+AGENTS: dict[str, Recipe] = {
+    name: Recipe(config, partial(assemble, parts), fits=has_room) for name, (config, parts) in PARTS.items()
+}
 
 TUNED = deep_tuned.TUNED

@@ -13,7 +13,8 @@ from rl.gradient.a2c import A2C, ActorCritic
 from rl.gradient.ppo import PPO
 from rl.gradient.reinforce import Reinforce, ReinforceBaseline
 from rl.gradient.softmax import Softmax
-from rl.recipe import Recipe, gamma_of, network_for, replica_seeds, shape_of
+from rl.recipe import Backbone, Recipe, gamma_of, network_for, replica_seeds, shape_of
+from rl.recipes.rollouts import enough_steps
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class SoftmaxConfig:
     observation: str = "one-hot"
     """What the agent sees of a world that is a table: one-hot, coordinates, or one of planes, window-5 and rgb, which a
     CNN reads. Other worlds show what they show."""
+    backbone: Backbone = "auto"
+    """The networks: perceptrons, CNNs, the residual ones of IMPALA, which are larger and slower, or ones that plan over
+    the planes of a grid; auto takes CNNs where the observation is a picture."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the perceptrons' hidden layers; a CNN has its own. Wider fits more and costs more; none at all, on
     one-hot states, is a table of preferences."""
@@ -48,7 +52,8 @@ class ReinforceConfig(SoftmaxConfig):
     learning_rate: float = 0.1
     """The actor's step size at first. Larger learns faster until the policy collapses."""
     clip: float = 10.0
-    """Largest norm of a replica's gradient. Smaller is safer and slower."""
+    """Largest norm of a replica's gradient; inf clips none. Smaller is safer and slower, and a bias: the rarest and
+    largest returns count for less than their share, so that the step is no longer along the exact gradient."""
     horizon: int = 1000
     """Steps of an episode that are learnt from as one; a longer one is cut there. Larger is nearer to the truth where
     the world sets no limit, and takes more memory."""
@@ -104,7 +109,7 @@ def parts(
     """What `rl.gradient.softmax.Softmax` takes."""
     shape = shape_of(config, world)
     return {
-        "actor": network_for(shape, config.hidden, world.actions),
+        "actor": network_for(shape, config.hidden, world.actions, backbone=config.backbone),
         "obs_shape": shape,
         "seeds": replica_seeds(seed, replicas),
         "gamma": gamma_of(config, world),
@@ -118,7 +123,7 @@ def parts(
 def critic_parts(config: ReinforceBaselineConfig | A2CConfig, world: World | GymWorld) -> dict[str, Any]:
     """What those with a critic take besides."""
     return {
-        "critic": network_for(shape_of(config, world), config.hidden, 1),
+        "critic": network_for(shape_of(config, world), config.hidden, 1, backbone=config.backbone),
         "critic_rate": (config.critic_rate, config.final_rate * config.critic_rate),
     }
 
@@ -174,7 +179,7 @@ AGENTS: dict[str, Recipe] = {
     "reinforce": Recipe(ReinforceConfig, build_reinforce),
     "reinforce-baseline": Recipe(ReinforceBaselineConfig, build_reinforce_baseline),
     "a2c": Recipe(A2CConfig, build_a2c),
-    "ppo": Recipe(PPOConfig, build_ppo),
+    "ppo": Recipe(PPOConfig, build_ppo, fits=enough_steps),
 }
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}

@@ -1,25 +1,23 @@
-"""Semi-gradient learners on linear features."""
+"""Control with linear features: semi-gradient Sarsa."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
 
-from backbones.features import Fourier, Polynomial
+from backbones.features import Fourier
 from envs.gymworlds import GymWorld, make
 from envs.observation import bounds
 from envs.world import World
-from rl.linear.features import Active, Dense, Features, OfStates, Scaled, Tiles
-from rl.linear.prediction import SemiGradientTDLambda
+from rl.linear.features import Dense, Scaled, Tiles
 from rl.linear.sarsa import LinearSarsaLambda, TrueOnlineSarsaLambda, accumulating, replacing
-from rl.recipe import AgentError, Recipe, gamma_of, replica_seeds, shape_of, table_of
-from rl.recipes.prediction import policy_for
+from rl.recipe import AgentError, Recipe, gamma_of, replica_seeds, shape_of
 
 MOST = 1_000_000  # features: beyond, traces of a few replicas no longer fit in memory
+MOST_DENSE = 10_000  # of which all count at every step
 
 
 @dataclass(frozen=True)
@@ -85,32 +83,6 @@ class FourierSarsaLambdaConfig(LinearSarsaConfig):
     """Half waves along each number, at most. More fit sharper values, with (order + 1)^k features."""
 
 
-@dataclass(frozen=True)
-class SemiGradientTDLambdaConfig:
-    """Semi-gradient TD(lambda) prediction (Sutton & Barto 2018, sec. 12.2); for worlds that are tables with a map."""
-
-    gamma: float | None = None
-    """Discount; by default the world's own. Nearer to 1 looks further ahead and learns more slowly."""
-    epsilon: float = 1.0
-    """The policy judged takes a random action with this chance, else an optimal one. Larger is more random; 1 is the
-    uniform policy."""
-    features: Literal["tiles", "fourier", "polynomial"] = "tiles"
-    """Of a state's coordinates: 8 tilings, or all cosines or powers up to an order."""
-    resolution: int = 4
-    """Tiles along a coordinate, or the order. Larger fits finer values, and learns more slowly."""
-    alpha: float = 0.1
-    """Step size at first; tilings share it. Larger learns faster until it diverges."""
-    final_alpha: float = 0.005
-    """Step size in the end. Smaller averages out more chance."""
-    alpha_steps: int = 50_000
-    """Steps over which the step size goes from the one to the other. Larger settles later."""
-    lam: float = 0.8
-    """How much of each return comes from longer ones: 0 is TD(0), 1 Monte Carlo. Larger is less biased by what the
-    features cannot tell apart, and brings more chance with it."""
-    observation: str = "index"
-    """What the agent sees: index, or state, which tells apart what looks alike. The features are its coordinates'."""
-
-
 def scaled(name: str, config: LinearSarsaConfig, world: World | GymWorld, device: torch.device | str) -> Scaled:
     """What brings the numbers that `world` shows to [0, 1].
 
@@ -132,15 +104,17 @@ def scaled(name: str, config: LinearSarsaConfig, world: World | GymWorld, device
     return Scaled(low, high, device)
 
 
+def fits(name: str, what: str, features: int, most: int) -> None:
+    """Raises AgentError for more features than `most`."""
+    if features > most:
+        raise AgentError(f"{name}: {what} make {features:,} features, expected at most {most:,}")
+
+
 def tiles_for(name: str, config: TilesConfig, world: World | GymWorld, device: torch.device | str) -> Tiles:
     """Tile coding of what `world` shows. Raises AgentError where it would be too large."""
     scale = scaled(name, config, world, device)
     size = config.tilings * (config.tiles + 1) ** len(scale.low)
-    if size > MOST:
-        raise AgentError(
-            f"{name}: {config.tiles} tiles along each of {len(scale.low)} numbers make {size:,} features, "
-            f"expected at most {MOST:,}: take fewer tiles, or dqn"
-        )
+    fits(name, f"{config.tiles} tiles along each of {len(scale.low)} numbers", size, MOST)
     return Tiles(scale, config.tiles, config.tilings)
 
 
@@ -165,7 +139,7 @@ def build_tile_sarsa(
     """R learners for `world`."""
     features, mark = tiles_for("tile-sarsa-lambda", config, world, device), MARKS[config.trace]
     seeds = replica_seeds(seed, replicas)
-    return LinearSarsaLambda(features, world.actions, seeds, mark=mark, **numbers(config, world), device=device)
+    return LinearSarsaLambda(features, world.actions, seeds, trace=mark, **numbers(config, world), device=device)
 
 
 def build_true_online_sarsa(
@@ -191,43 +165,12 @@ def build_fourier_sarsa(
 ) -> LinearSarsaLambda:
     """R learners for `world`. Raises AgentError where the basis would be too large."""
     scale = scaled("fourier-sarsa-lambda", config, world, device)
-    size = (config.order + 1) ** len(scale.low)
-    if size > MOST // 100:  # all of them count at every step
-        raise AgentError(f"fourier-sarsa-lambda: order {config.order} makes {size:,} features, expected at most 10,000")
+    waves = f"waves of order {config.order} along each of {len(scale.low)} numbers"
+    fits("fourier-sarsa-lambda", waves, (config.order + 1) ** len(scale.low), MOST_DENSE)
     features = Dense(scale, Fourier(len(scale.low), config.order))
     seeds = replica_seeds(seed, replicas)
-    return LinearSarsaLambda(features, world.actions, seeds, mark=accumulating, **numbers(config, world), device=device)
-
-
-def build_semi_gradient_td(
-    config: SemiGradientTDLambdaConfig,
-    world: World | GymWorld,
-    replicas: int,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> SemiGradientTDLambda:
-    """R learners for `world`. Raises AgentError where the world is no table."""
-    table = table_of("semi-gradient-td-lambda", config, world)
-    places, gamma = table.observe("coordinates"), gamma_of(config, table)
-    low, high = (torch.full(places.shape[1:], bound) for bound in bounds("coordinates"))
-    scale, k = Scaled(low, high), places.shape[1]
-    made: dict[str, Callable[[], Features]] = {
-        "tiles": lambda: Tiles(scale, config.resolution, 8),
-        "fourier": lambda: Dense(scale, Fourier(k, config.resolution)),
-        "polynomial": lambda: Dense(scale, Polynomial(k, config.resolution)),
-    }
-    features = made[config.features]()
-    seen = Active(*(part.to(device) for part in features(places)))
-    rates = features.rates if isinstance(features.rates, float) else features.rates.to(device)
-    return SemiGradientTDLambda(
-        policy_for(config.epsilon, table, gamma),
-        replica_seeds(seed, replicas),
-        features=OfStates(seen, features.size, rates),
-        gamma=gamma,
-        alpha=(config.alpha, config.final_alpha),
-        alpha_steps=config.alpha_steps,
-        lam=config.lam,
-        device=device,
+    return LinearSarsaLambda(
+        features, world.actions, seeds, trace=accumulating, **numbers(config, world), device=device
     )
 
 
@@ -235,12 +178,11 @@ AGENTS: dict[str, Recipe] = {
     "tile-sarsa-lambda": Recipe(TileSarsaLambdaConfig, build_tile_sarsa),
     "true-online-sarsa-lambda": Recipe(TrueOnlineSarsaLambdaConfig, build_true_online_sarsa),
     "fourier-sarsa-lambda": Recipe(FourierSarsaLambdaConfig, build_fourier_sarsa),
-    "semi-gradient-td-lambda": Recipe(SemiGradientTDLambdaConfig, build_semi_gradient_td),
 }
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     # The number of steps to the top is what counts, so no discount; values begin above the truth, which explores.
-    (name, "MountainCar-v0"): (
+    ("tile-sarsa-lambda", "MountainCar-v0"): (
         {
             "gamma": 1.0,
             "final_alpha": 0.02,
@@ -250,5 +192,4 @@ TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"steps": 120_000, "worlds": 2},
     )
-    for name in ("tile-sarsa-lambda", "true-online-sarsa-lambda")
 }

@@ -12,22 +12,19 @@ import torch
 from envs.gymworlds import GymWorld
 from envs.world import World
 from rl.deep.drqn import DRQN
+from rl.deep.sequence_replay import room
 from rl.deep.sequences import Memoryless, Recurrent, SequenceNetwork, Windowed
-from rl.recipe import Recipe, gamma_of, network_for, replica_seeds, shape_of
+from rl.recipe import AgentError, Recipe, network_for, replica_seeds, shape_of
+from rl.recipes.schedules import QConfig, scheduled
 
 
 @dataclass(frozen=True)
-class DRQNConfig:
+class DRQNConfig(QConfig):
     """Deep Q-network over histories (Hausknecht & Stone 2015), replayed as in R2D2 (Kapturowski et al. 2019)."""
 
-    gamma: float | None = None
-    """Discount; by default the world's own. Nearer to 1 looks further ahead and is harder to learn."""
     memory: Literal["gru", "lstm", "transformer", "none"] = "gru"
     """What reads the history: a recurrent network (gru, lstm), a Transformer over the last steps, or none, which sees
     the present only."""
-    observation: str = "one-hot"
-    """What the agent sees of a world that is a table: one-hot, coordinates, or one of planes, window-5 and rgb, which a
-    CNN reads. Other worlds show what they show."""
     width: int = 32
     """Features of the network, and of its memory. Wider fits and remembers more, and costs more."""
     window: int = 32
@@ -37,12 +34,6 @@ class DRQNConfig:
     lam: float = 0.9
     """How far returns look along a sequence, in [0, 1]. Larger learns faster of what lies far ahead, from more chance.
     """
-    learning_rate: float = 1e-3
-    """Adam's step size at first. Larger learns faster until it diverges."""
-    final_learning_rate: float = 1e-4
-    """Adam's step size in the end. Smaller settles on one policy; larger goes on learning."""
-    learning_rate_steps: int = 50_000
-    """Steps over which the step size goes from the one to the other. Larger settles later."""
     batch_size: int = 16
     """Sequences in an update. Larger: smoother gradients, more work."""
     burn_in: int = 8
@@ -61,14 +52,8 @@ class DRQNConfig:
     """Updates in a round. Larger learns more from each step, and overfits old ones sooner."""
     target_every: int = 5
     """Updates between two copies to the target network. Larger is stabler and slower."""
-    epsilon: float = 1.0
-    """Chance of a random action at first. Larger explores more."""
-    final_epsilon: float = 0.05
-    """Chance of a random action in the end. Larger goes on exploring."""
     exploration_steps: int = 20_000
     """Steps over which the chance falls from the one to the other. Larger explores longer."""
-    clip: float = 10.0
-    """Largest norm of a replica's gradient. Smaller is safer and slower."""
 
 
 def network_of(config: DRQNConfig, world: World | GymWorld) -> Callable[[], SequenceNetwork]:
@@ -96,10 +81,7 @@ def build_drqn(
     return DRQN(
         network_of(config, world),
         replica_seeds(seed, replicas),
-        gamma=gamma_of(config, world),
         lam=config.lam,
-        learning_rate=(config.learning_rate, config.final_learning_rate),
-        learning_rate_steps=config.learning_rate_steps,
         batch_size=config.batch_size,
         burn_in=config.burn_in,
         length=config.length,
@@ -109,13 +91,19 @@ def build_drqn(
         train_every=config.train_every,
         gradient_steps=config.gradient_steps,
         target_every=config.target_every,
-        epsilon=(config.epsilon, config.final_epsilon),
-        epsilon_steps=config.exploration_steps,
-        clip=config.clip,
+        **scheduled(config, world),
         device=device,
     )
 
 
-AGENTS: dict[str, Recipe] = {"drqn": Recipe(DRQNConfig, build_drqn)}
+def has_room(config: DRQNConfig, worlds: int) -> None:
+    """AgentError where a world's share of what is remembered is shorter than a sequence and a stride."""
+    try:
+        room(config.capacity, worlds, config.burn_in + config.length + 1, config.stride)
+    except ValueError as error:
+        raise AgentError(f"--capacity {config.capacity}: {error}") from None
+
+
+AGENTS: dict[str, Recipe] = {"drqn": Recipe(DRQNConfig, build_drqn, fits=has_room)}
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}

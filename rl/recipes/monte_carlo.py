@@ -179,7 +179,7 @@ def build_prediction(
 ) -> Prediction:
     """R tables of the values of a policy that acts itself."""
     table, given = numbers("mc-prediction", config, world)
-    policy, seeds = policy_for(config.epsilon, table, given["gamma"]), replica_seeds(seed, replicas)
+    policy, seeds = policy_for("mc-prediction", config, table, given["gamma"]), replica_seeds(seed, replicas)
     return Prediction(policy, policy, seeds, **given, visits=VISITS[config.visits], device=device)
 
 
@@ -192,7 +192,7 @@ def build_off_policy_prediction(
 ) -> Prediction:
     """R tables of the values of a policy, while every action is taken equally often."""
     table, given = numbers("mc-off-policy-prediction", config, world)
-    policy = policy_for(config.epsilon, table, given["gamma"])
+    policy = policy_for("mc-off-policy-prediction", config, table, given["gamma"])
     return Prediction(
         policy,
         torch.full_like(policy, 1 / table.actions),

@@ -74,12 +74,18 @@ class OfflineLambdaReturnConfig(LambdaConfig):
     """The offline lambda-return algorithm on a table (Sutton & Barto 2018, sec. 12.1); for worlds that are tables."""
 
 
-def policy_for(epsilon: float, world: World, gamma: float) -> Float64[Tensor, "S A"]:
-    """The policy that takes a random action with chance epsilon, else an optimal one (of equals the first).
+def policy_for(name: str, config: Any, world: World, gamma: float) -> Float64[Tensor, "S A"]:
+    """The policy that takes a random action with chance `config.epsilon`, else an optimal one (of equals the first).
 
     Raises:
-        AgentError: for an epsilon outside 0 ... 1.
+        AgentError: for an epsilon outside 0 ... 1; where states look alike to the agent `name`, which has to know in
+            which it is to follow the policy.
     """
+    epsilon, states = config.epsilon, torch.arange(world.mdp.states)
+    if not torch.equal(world.observe(config.observation).cpu(), states):
+        raise AgentError(
+            f"{name} follows a policy of states, and in {world.name} some look alike: take observation state"
+        )
     if not 0 <= epsilon <= 1:
         raise AgentError(f"epsilon is {epsilon!r}, expected a chance from 0 to 1")
     if epsilon == 1:
@@ -99,7 +105,7 @@ def recipe(name: str, learner: type[Prediction], config: type[PredictionConfig])
         table, gamma = table_of(name, config, world), gamma_of(config, world)
         own = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in SHARED}
         return learner(
-            policy_for(config.epsilon, table, gamma),
+            policy_for(name, config, table, gamma),
             replica_seeds(seed, replicas),
             gamma=gamma,
             alpha=config.alpha,

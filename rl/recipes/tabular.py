@@ -109,15 +109,6 @@ def numbers(config: TabularConfig, world: World) -> dict[str, Any]:
     }
 
 
-def build_q_learning(
-    config: QLearningConfig, world: World | GymWorld, replicas: int, seed: int, device: torch.device | str = "cpu"
-) -> QLearning:
-    """R tables for `world`. Raises AgentError where the world is no table, or is not seen as an index."""
-    table = table_of("q-learning", config, world)
-    seeds = replica_seeds(seed, replicas)
-    return QLearning(table.mdp.states, table.actions, seeds, **numbers(config, table), device=device)
-
-
 def recipe(name: str, learner: type[Control], config: type[TabularConfig]) -> Recipe:
     """The recipe of a learner that takes by name what its config has beyond `TabularConfig`."""
     own = [
@@ -135,7 +126,7 @@ def recipe(name: str, learner: type[Control], config: type[TabularConfig]) -> Re
 
 
 AGENTS: dict[str, Recipe] = {
-    "q-learning": Recipe(QLearningConfig, build_q_learning),
+    "q-learning": recipe("q-learning", QLearning, QLearningConfig),
     "sarsa": recipe("sarsa", Sarsa, SarsaConfig),
     "expected-sarsa": recipe("expected-sarsa", ExpectedSarsa, ExpectedSarsaConfig),
     "double-q-learning": recipe("double-q-learning", DoubleQLearning, DoubleQLearningConfig),

@@ -53,13 +53,14 @@ class NStepControl(Control):
 
     def add(self, t: Transition) -> None:
         """The step at hand waits."""
-        self.waiting.add(self.entry(t), t.reward.double(), self.gamma * t.discount.double())
+        entry = self.entry(t)
+        self.waiting.add(entry, t.reward.double(), self.gamma * t.discount.double(), self.q.visit(entry))
 
     def learn(self, v_t: Float64[Tensor, "R W"], when: Bool[Tensor, "R W"]) -> Float64[Tensor, "2 R"]:
         """Correct the oldest pair that waits, bootstrapping from `v_t`, where it is time."""
-        pair, reward, discount, among = self.waiting.oldest()
+        pair, reward, discount, share = self.waiting.oldest()
         error = td.td_learning(self.q.value.flatten(1).gather(1, pair), reward, discount, v_t)
-        self.q.move(pair, error, when, among)
+        self.q.correct(pair, error, when, share)
         self.waiting.drop(when)
         return tally(error, when)
 

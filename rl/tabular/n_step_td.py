@@ -40,7 +40,7 @@ class NStepTD(Prediction):
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         t, waiting = transition, self.waiting
         waiting.open(*t.obs.shape)
-        waiting.add(t.obs, t.reward.double(), self.discount(t))
+        waiting.add(t.obs, t.reward.double(), self.discount(t), self.v.visit(t.obs))
         learnt = self._learn(t, waiting.full())
         for when in waiting.due(t.last):
             learnt = learnt + self._learn(t, when)
@@ -49,8 +49,8 @@ class NStepTD(Prediction):
 
     def _learn(self, t: Transition, when: Bool[Tensor, "R W"]) -> Float64[Tensor, "2 R"]:
         """Correct the oldest state that waits, where it is time."""
-        s, reward, discount, among = self.waiting.oldest()
+        s, reward, discount, share = self.waiting.oldest()
         error = td.td_learning(self.v[s], reward, discount, self.v[t.next_obs])
-        self.v.move(s, error, when, among)
+        self.v.correct(s, error, when, share)
         self.waiting.drop(when)
         return tally(error, when)

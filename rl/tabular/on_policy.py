@@ -4,6 +4,10 @@ Sutton & Barto's boxes (2018, sec. 6.4; 12.7) choose A' from Q before Q learns f
 action of a turn is chosen, and then `update` learns from the step before it. The last step of an episode is followed by
 no action and is learnt from at once. Where a time limit cut the episode what follows is worth its expectation under the
 epsilon-greedy policy of the moment, for no action was ever chosen there (the book's episodes are never cut).
+
+So worlds that meet in one pair learn about it at different turns, those whose episode it ended first. Each counts as
+one of all that were there, which is settled at the visit (see `rl.tabular.table.Table.visit`): the mean of a turn's
+own would count an outcome by when it comes, and not by how often.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ class Former:
 
 
 class OnPolicy(Control):
-    """Learners that wait for the next action; their equation is `learn`, the rest as in `rl.tabular.control`."""
+    """Learners that wait for the next action; their equation is `visit` and `learn`, the rest as in `Control`."""
 
     STATE: ClassVar[tuple[str, ...]] = (*Control.STATE, "former")
 
@@ -48,8 +52,12 @@ class OnPolicy(Control):
         self.former = Former(self.device)
 
     @abstractmethod
+    def visit(self, transition: Transition) -> None:
+        """Every world is at a new pair; all is learnt about the one before."""
+
+    @abstractmethod
     def learn(self, transition: Transition, error: Float64[Tensor, "R W"], when: Bool[Tensor, "R W"]) -> None:
-        """Use the error of a step in the worlds `when`."""
+        """Use the error of the step that was visited last, in the worlds `when`."""
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         t, before = transition, self.former.transition
@@ -60,6 +68,7 @@ class OnPolicy(Control):
             error = td.sarsa(q, before.action, before.reward.double(), discount, after, t.action)
             self.learn(before, error, ~before.last)
             learnt += error.abs() * ~before.last
+        self.visit(t)
         if t.last.any():
             q, after = self.q[t.obs], self.q[t.next_obs]
             odds = self.explorer.odds(after, self.step)

@@ -26,10 +26,12 @@ from rl.types import Transition, nothing
 
 
 class Following(ABC):
-    """R learners of one policy's values side by side, which follow it; observations are state indices.
+    """R learners of one policy's values side by side; observations are state indices.
+
+    They follow it, unless a subclass puts another `behaviour` in its place.
 
     Args:
-        target_policy: the probability of each action in each state; it is followed, and its values are learnt.
+        target_policy: the probability of each action in each state, whose values are learnt.
         seeds: one for each replica; all that replica r draws is from seeds[r].
         gamma: discount.
         device: where it learns.
@@ -47,7 +49,7 @@ class Following(ABC):
         device: torch.device | str = "cpu",
     ) -> None:
         self.replicas, self.device, self.gamma = len(seeds), torch.device(device), gamma
-        self.target_policy = target_policy.to(device)
+        self.target_policy = self.behaviour = target_policy.to(device)
         self.key = stream_keys(seeds, "policy").to(device)
         self.step = 0  # steps of each replica learnt from
 
@@ -69,7 +71,7 @@ class Following(ABC):
         self, obs: Int64[Tensor, "R W"], memory: Float32[Tensor, "R W 0"]
     ) -> tuple[Int64[Tensor, "R W"], Float32[Tensor, "R W 0"]]:
         chance = streams.uniform(world_keys(self.key, obs.shape[1]), self.step)
-        return sample(self.target_policy[obs], chance), memory
+        return sample(self.behaviour[obs], chance), memory
 
     def policy(
         self, obs: Int64[Tensor, "R M"], memory: Float32[Tensor, "R M 0"]

@@ -11,6 +11,10 @@ Szepesvari, "Convergence results for single-step on-policy reinforcement-learnin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
@@ -21,5 +25,14 @@ from rl.types import Transition
 class Sarsa(OnPolicy):
     """Sarsa; `rl.tabular.on_policy` says when it learns, and what it does where an episode was cut."""
 
+    STATE: ClassVar[tuple[str, ...]] = (*OnPolicy.STATE, "share")
+
+    def __init__(self, states: int, actions: int, seeds: Sequence[int], **arguments: Any) -> None:
+        super().__init__(states, actions, seeds, **arguments)
+        self.share = torch.zeros(0, dtype=torch.float64, device=self.device)  # [R, W] from the first step on
+
+    def visit(self, transition: Transition) -> None:
+        self.share = self.q.visit(self.entry(transition))
+
     def learn(self, transition: Transition, error: Float64[Tensor, "R W"], when: Bool[Tensor, "R W"]) -> None:
-        self.q.move(self.entry(transition), error, when)
+        self.q.correct(self.entry(transition), error, when, self.share)

@@ -35,8 +35,10 @@ class SarsaLambda(OnPolicy):
         self.lam = lam
         self.traces = Traces(self.replicas, states * actions, self.device)
 
+    def visit(self, transition: Transition) -> None:
+        decay = torch.full_like(transition.reward, self.gamma * self.lam, dtype=torch.float64)
+        self.traces.visit(self.q, self.entry(transition), decay)
+
     def learn(self, transition: Transition, error: Float64[Tensor, "R W"], when: Bool[Tensor, "R W"]) -> None:
-        entry = self.entry(transition)
-        self.traces.visit(entry, torch.full_like(error, self.gamma * self.lam), when)
-        self.traces.correct(self.q, entry, error, when)
+        self.traces.correct(self.q, error, when)
         self.traces.forget(when & transition.last)

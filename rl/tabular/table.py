@@ -1,8 +1,10 @@
 """A table of values that many worlds correct at once: what all tabular learners share.
 
-    value [R, *shape], shape (S,) or (S, A), one table for each replica;  n [R, *shape]   how often each entry was moved
+    value [R, *shape], shape (S,) or (S, A), one table for each replica;  n [R, *shape]   visits of each entry
 
-The n-th correction of an entry moves it by alpha / n^omega of its error. Omega in (1/2, 1] satisfies Robbins & Monro
+The n-th visit of an entry moves it by alpha / n^omega of its error. Worlds of a replica that are in one entry at one
+moment are one visit, and each has an equal share in it: what they bring is averaged, whether it is known at once
+(`move`) or at different turns (`visit`, and later `correct`). Omega in (1/2, 1] satisfies Robbins & Monro
 (1951), with which TD methods converge with probability 1; polynomial rates (omega < 1) do so in a time polynomial in
 1 / (1 - gamma), where omega = 1 needs an exponential one (Even-Dar & Mansour, JMLR 2003). Omega 0 is a constant step
 size: right where nothing is left to chance, and what most experiments of the books use.
@@ -49,7 +51,7 @@ class Table:
         self.row = torch.arange(replicas, device=device)[:, None]
         # Looked up, for torch's power rounds by where a number stands in the tensor: among other replicas, otherwise.
         self._power = powers(256, omega).to(device)
-        self._calls = 0
+        self._visits = 0  # no entry can have more
 
     def __getitem__(self, states: Int64[Tensor, "R W"]) -> Float64[Tensor, "R W *A"]:
         """Each replica's own values of its own states."""
@@ -60,35 +62,56 @@ class Table:
         entry: Int64[Tensor, "R W"],
         error: Float64[Tensor, "R W"],
         when: Bool[Tensor, "R W"] | None = None,
-        among: Float64[Tensor, "R W"] | None = None,
     ) -> None:
-        """Correct an entry for each world, s or s A + a, by its error; where `when` is given, only in those worlds.
+        """Visit an entry for each world, s or s A + a, and correct it by the mean error of those that meet in it.
 
-        Worlds of a replica that meet in one entry correct it once, by the mean of their errors. Where some of those
-        that were there are due now and others in another call, `among` says of how many each error is one (see
-        `meeting`): a mean of those alone that are due would count outcomes by when they come, and not by how often.
+        Where `when` is given, only these worlds are there. It must not depend on how a step came out, or outcomes would
+        count by when they come and not by how often: for that there are `visit` and `correct`.
         """
-        flat, count = self.value.view(len(self.value), -1), self.n.view(len(self.n), -1)
-        error, due = _mean_of_equals(error, entry, when, among)
-        n = count.gather(1, entry) + due
-        step = self.alpha * self.decay(n)
-        count.scatter_(1, entry, n)  # worlds that meet write the same number
+        flat = self.value.view(len(self.value), -1)
+        error, there = _mean_of_equals(error, entry, when)
+        step = self._rate(self._count(entry, there))
         flat.scatter_(1, entry, flat.gather(1, entry) + step * error)
 
-    def move_all(
-        self, correction: Float64[Tensor, "R E"], entry: Int64[Tensor, "R W"], when: Bool[Tensor, "R W"]
-    ) -> None:
-        """Correct every entry by its step size times `correction`; those at hand count as moved once more."""
-        flat, count = self.value.view(len(self.value), -1), self.n.view(len(self.n), -1)
-        count += torch.zeros_like(count).scatter_reduce_(1, entry, when.long(), "amax")
-        flat += self.alpha * self.decay(count) * correction
+    def visit(self, entry: Int64[Tensor, "R W"]) -> Float64[Tensor, "R W"]:
+        """Visit an entry for each world, whose errors will be known later; how far each may then move it.
 
-    def decay(self, n: Int64[Tensor, "*b"]) -> Float64[Tensor, "*b"]:
-        """1 / n^omega, and 1 for n = 0. To be called once for every move, which is how it knows how far n can be."""
-        self._calls += 1
-        if self._calls >= len(self._power):
-            self._power = powers(2 * self._calls, self.omega).to(n.device)
-        return self._power[n]
+        That is the step size of this visit, divided by the number of a replica's worlds that share it.
+        """
+        return self._rate(self._count(entry, 1)) / meeting(entry)
+
+    def correct(
+        self,
+        entry: Int64[Tensor, "R W"],
+        error: Float64[Tensor, "R W"],
+        when: Bool[Tensor, "R W"],
+        share: Float64[Tensor, "R W"],
+    ) -> None:
+        """Correct what was visited before, in the worlds `when`, by `share` (of `visit`) of each error."""
+        flat, moved = self.value.view(len(self.value), -1), error * when * share
+        if entry.shape[1] > 1:
+            moved = summed(_same(entry) * moved.unsqueeze(-1))
+        flat.scatter_(1, entry, flat.gather(1, entry) + moved)  # worlds that meet write the same number
+
+    def count(self, entry: Int64[Tensor, "R W"]) -> None:
+        """Visit an entry for each world, without any correction yet."""
+        self._count(entry, 1)
+
+    def rates(self) -> Float64[Tensor, "R E"]:
+        """The step size of each entry's latest visit, alpha / n^omega; alpha before the first."""
+        return self._rate(self.n.view(len(self.n), -1))
+
+    def _count(self, entry: Int64[Tensor, "R W"], there: Int64[Tensor, "R W"] | int) -> Int64[Tensor, "R W"]:
+        count = self.n.view(len(self.n), -1)
+        n = count.gather(1, entry) + there
+        count.scatter_(1, entry, n)  # worlds that meet write the same number
+        self._visits += 1
+        return n
+
+    def _rate(self, n: Int64[Tensor, "*b"]) -> Float64[Tensor, "*b"]:
+        if self._visits >= len(self._power):
+            self._power = powers(2 * self._visits, self.omega).to(n.device)
+        return self.alpha * self._power[n]
 
     def at(self, states: Int64[Tensor, "*batch"]) -> Float64[Tensor, "R M *A"]:
         """Values of states [M], or of each replica's own [R, M]."""
@@ -99,7 +122,7 @@ class Table:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         state.put(self, STATE, saved)
-        self._calls = int(self.n.max())
+        self._visits = int(self.n.max())
 
 
 def powers(size: int, omega: float) -> Float64[Tensor, "size"]:
@@ -114,20 +137,28 @@ def meeting(entry: Int64[Tensor, "R W"]) -> Float64[Tensor, "R W"]:
     return (entry[:, :, None] == entry[:, None, :]).sum(-1).double()
 
 
+def summed(x: Float64[Tensor, "R W E"]) -> Float64[Tensor, "R E"]:
+    """The sum over worlds, in an order that depends on W alone: torch's own, and its products', depend on R, too."""
+    while (W := x.shape[1]) > 1:
+        half = x[:, : W // 2] + x[:, W // 2 : W // 2 * 2]
+        x = torch.cat([half, x[:, W - 1 :]], 1) if W % 2 else half
+    return x[:, 0]
+
+
+def _same(entry: Int64[Tensor, "R W"]) -> Float64[Tensor, "R W W"]:
+    """1 where two worlds are in the same entry."""
+    return (entry[:, :, None] == entry[:, None, :]).double()
+
+
 def _mean_of_equals(
-    error: Float64[Tensor, "R W"],
-    entry: Int64[Tensor, "R W"],
-    when: Bool[Tensor, "R W"] | None,
-    among: Float64[Tensor, "R W"] | None,
+    error: Float64[Tensor, "R W"], entry: Int64[Tensor, "R W"], when: Bool[Tensor, "R W"] | None
 ) -> tuple[Float64[Tensor, "R W"], Int64[Tensor, "R W"]]:
     """The mean error of the worlds in the same entry, the same number in each of them, and 1 where there are any."""
     if error.shape[1] == 1:
         return (error, torch.ones_like(entry)) if when is None else (error * when, when.long())
-    same = (entry[:, :, None] == entry[:, None, :]).to(error.dtype)  # [R, W, W]
+    same = _same(entry)
     if when is None:
-        return (same @ error.unsqueeze(-1)).squeeze(-1) / same.sum(-1), torch.ones_like(entry)
-    there = when.to(error.dtype)
-    worlds = (same @ there.unsqueeze(-1)).squeeze(-1)
-    if among is not None:
-        return (same @ (error * there / among.clamp(min=1)).unsqueeze(-1)).squeeze(-1), (worlds > 0).long()
-    return (same @ (error * there).unsqueeze(-1)).squeeze(-1) / worlds.clamp(min=1), (worlds > 0).long()
+        return summed(same * error.unsqueeze(-1)) / same.sum(-1), torch.ones_like(entry)
+    same *= when.unsqueeze(-1)  # [R, W, W], those that are there, in each column
+    worlds = same.sum(1)  # whole numbers, exact in any order
+    return summed(same * error.unsqueeze(-1)) / worlds.clamp(min=1), (worlds > 0).long()

@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from rl import td
-from rl.tabular.eligibility import met, visited
 from rl.tabular.prediction import Prediction
-from rl.tabular.traces import Traces
+from rl.tabular.traces import Traces, met, shares
 from rl.types import Transition
 
 
@@ -52,8 +51,8 @@ class TDLambda(Prediction):
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         t, everywhere = transition, torch.ones_like(transition.last)
         error = td.td_learning(self.v[t.obs], t.reward.double(), self.discount(t), self.v[t.next_obs])
-        self.traces.visit(t.obs, torch.full_like(error, self.gamma * self.lam), everywhere)
-        self.traces.correct(self.v, t.obs, error, everywhere)
+        self.traces.visit(self.v, t.obs, torch.full_like(error, self.gamma * self.lam))
+        self.traces.correct(self.v, error, everywhere)
         self.traces.forget(t.last)
         self.step += t.obs.shape[1]
         return {"td_error": error.abs().mean(1)}
@@ -83,12 +82,13 @@ class TrueOnlineTDLambda(Prediction):
         v, after = self.v[t.obs], self.v[t.next_obs]  # [R, W]
         if not self.z.numel():
             self.z, self.u = torch.zeros_like(x), v.clone()
-        step = visited(self.v, t.obs).unsqueeze(1) * x  # [R, W, S], alpha in s
+        self.v.count(t.obs)
+        step = self.v.rates().unsqueeze(1) * x  # [R, W, S], alpha in s
         self.z = self.gamma * self.lam * self.z
         self.z += step * (1 - self.z)
         error = td.td_learning(v, t.reward.double(), self.discount(t), after)
         moved = (v - self.u).unsqueeze(-1)  # of another episode where one begins: there it cancels
-        self.v.value += met((error.unsqueeze(-1) + moved) * self.z - moved * step, self.z)
+        self.v.value += met((error.unsqueeze(-1) + moved) * self.z - moved * step, shares(self.z))
         self.z *= ~t.last.unsqueeze(-1)
         self.u = after
         self.step += t.obs.shape[1]

@@ -29,7 +29,6 @@ from rl import td
 from rl.explore import greedy_odds
 from rl.returns import lambda_returns
 from rl.tabular.control import Control
-from rl.tabular.table import meeting
 from rl.tabular.waiting import mean, tally
 from rl.types import Transition
 
@@ -48,7 +47,7 @@ class TreeBackup(Control):
         ValueError: for n below 1.
     """
 
-    STATE = (*Control.STATE, "obs", "action", "reward", "discount", "among", "count")
+    STATE = (*Control.STATE, "obs", "action", "reward", "discount", "share", "count")
 
     def __init__(self, states: int, actions: int, seeds: Sequence[int], *, n: int, **control: Any) -> None:
         if n < 1:
@@ -57,7 +56,7 @@ class TreeBackup(Control):
         self.n = n
         # The last n steps, the newest last, [R, W, n] from the first step on; `count` [R, W] of them wait.
         self.obs, self.action, self.count = (torch.zeros(0, dtype=torch.int64, device=self.device) for _ in range(3))
-        self.reward, self.discount, self.among = (
+        self.reward, self.discount, self.share = (
             torch.zeros(0, dtype=torch.float64, device=self.device) for _ in range(3)
         )
 
@@ -74,14 +73,14 @@ class TreeBackup(Control):
     def _add(self, t: Transition) -> None:
         if not self.count.numel():
             self.count = torch.zeros_like(t.obs)
-            for name in ("obs", "action", "reward", "discount", "among"):
+            for name in ("obs", "action", "reward", "discount", "share"):
                 setattr(self, name, getattr(self, name).new_zeros(*t.obs.shape, self.n))
         now = {
             "obs": t.obs,
             "action": t.action,
             "reward": t.reward,
             "discount": self.gamma * t.discount.double(),
-            "among": meeting(self.entry(t)),
+            "share": self.q.visit(self.entry(t)),
         }
         for name, new in now.items():
             past = getattr(self, name)
@@ -93,7 +92,7 @@ class TreeBackup(Control):
         first = (self.n - self.count).clamp(max=self.n - 1).unsqueeze(-1)  # [R, W, 1]
         error = self._errors(t).gather(-1, first).squeeze(-1)
         pair = (self.obs * self.actions + self.action).gather(-1, first).squeeze(-1)
-        self.q.move(pair, error, when, self.among.gather(-1, first).squeeze(-1))
+        self.q.correct(pair, error, when, self.share.gather(-1, first).squeeze(-1))
         self.count -= when.long()
         return tally(error, when)
 

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from rl import state
-from rl.tabular.table import meeting
 
 
 class Oldest(NamedTuple):
@@ -31,8 +30,8 @@ class Oldest(NamedTuple):
     """Summed since then, discounted."""
     discount: Float64[Tensor, "R W"]
     """Multiplied since then."""
-    among: Float64[Tensor, "R W"]
-    """How many worlds were there then (see `rl.tabular.table.Table.move`)."""
+    share: Float64[Tensor, "R W"]
+    """How far its error may move it (see `rl.tabular.table.Table.visit`)."""
 
 
 class Waiting:
@@ -46,7 +45,7 @@ class Waiting:
         ValueError: for n below 1.
     """
 
-    STATE = ("entry", "reward", "discount", "among", "count", "turn")
+    STATE = ("entry", "reward", "discount", "share", "count", "turn")
 
     def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
         if n < 1:
@@ -55,28 +54,32 @@ class Waiting:
         self.entry = torch.zeros(0, dtype=torch.int64, device=device)  # [R, W, n], what to correct
         self.reward = torch.zeros(0, dtype=torch.float64, device=device)  # [R, W, n], summed since then
         self.discount = torch.zeros(0, dtype=torch.float64, device=device)  # [R, W, n], multiplied since then
-        self.among = torch.zeros(0, dtype=torch.float64, device=device)  # [R, W, n], worlds that met there
+        self.share = torch.zeros(0, dtype=torch.float64, device=device)  # [R, W, n], step sizes
         self.count = torch.zeros(0, dtype=torch.int64, device=device)  # [R, W], steps that wait
         self.turn = 0
 
     def open(self, replicas: int, worlds: int) -> None:
         """Make room for R W worlds, once."""
         if not self.count.numel():
-            self.entry, self.reward, self.discount, self.among = (
+            self.entry, self.reward, self.discount, self.share = (
                 kept.new_zeros(replicas, worlds, self.n)
-                for kept in (self.entry, self.reward, self.discount, self.among)
+                for kept in (self.entry, self.reward, self.discount, self.share)
             )
             self.count = self.count.new_zeros(replicas, worlds)
 
     def add(
-        self, entry: Int64[Tensor, "R W"], reward: Float64[Tensor, "R W"], discount: Float64[Tensor, "R W"]
+        self,
+        entry: Int64[Tensor, "R W"],
+        reward: Float64[Tensor, "R W"],
+        discount: Float64[Tensor, "R W"],
+        share: Float64[Tensor, "R W"],
     ) -> None:
         """A step of every world; no world may be `full`."""
         self.reward += self.discount * reward.unsqueeze(-1)
         self.discount *= discount.unsqueeze(-1)
         slot = self.turn % self.n
         self.entry[..., slot], self.reward[..., slot], self.discount[..., slot] = entry, reward, discount
-        self.among[..., slot] = meeting(entry)
+        self.share[..., slot] = share
         self.count += 1
         self.turn += 1
 
@@ -93,9 +96,9 @@ class Waiting:
     def oldest(self) -> Oldest:
         """The step of each world that waited longest; anything where none waits."""
         slot = ((self.turn - self.count) % self.n).unsqueeze(-1)
-        kept = (self.entry, self.reward, self.discount, self.among)
-        entry, reward, discount, among = (column.gather(-1, slot)[..., 0] for column in kept)
-        return Oldest(entry, reward, discount, among)
+        kept = (self.entry, self.reward, self.discount, self.share)
+        entry, reward, discount, share = (column.gather(-1, slot)[..., 0] for column in kept)
+        return Oldest(entry, reward, discount, share)
 
     def drop(self, where: Bool[Tensor, "R W"]) -> None:
         """The oldest waits no more."""

@@ -43,12 +43,12 @@ class WatkinsQLambda(Control):
 
     def update(self, transition: Transition) -> dict[str, Float[Tensor, "R"]]:
         t = transition
-        entry, always, q = self.entry(t), torch.ones_like(t.last), self.q[t.obs]
+        always, q = torch.ones_like(t.last), self.q[t.obs]
         greedy = td.of(q, t.action) == q.amax(-1)
-        self.traces.visit(entry, self.gamma * self.lam * greedy.double(), always)
+        self.traces.visit(self.q, self.entry(t), self.gamma * self.lam * greedy.double())
         discount = self.gamma * t.discount.double()
         error = td.q_learning(q, t.action, t.reward.double(), discount, self.q[t.next_obs])
-        self.traces.correct(self.q, entry, error, always)
+        self.traces.correct(self.q, error, always)
         self.traces.forget(t.last)
         said = self.said(error)
         self.step += t.obs.shape[1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from backbones.initialise import build
-from backbones.mlp import MLP, ResidualMLP
+from backbones.mlp import MLP, Linear, ResidualMLP
 from backbones.shape import ShapeError
 
 
@@ -87,3 +87,24 @@ def test_a_sample_without_a_batch_is_named() -> None:
     for network in (MLP(4, [5], 3), ResidualMLP(4, 5, 1, 3)):
         with pytest.raises(ShapeError, match=r"x has shape \[4\], expected \[B, \.\.\.\] with 4 numbers a sample"):
             network(torch.zeros(4))
+
+
+def test_r_layers_learn_under_autocast_as_one_by_one() -> None:
+    """In bfloat16 their gradients are those of torch's own layer there: within a few of its 8 bits, in float32."""
+    alone = [build(lambda: Linear(6, 5), generator(r)) for r in range(3)]
+    together = Linear(6, 5)
+    for name in ("weight", "bias"):
+        setattr(together, name, torch.nn.Parameter(torch.stack([getattr(one, name).detach() for one in alone])))
+    x = torch.randn(3, 7, 6, generator=generator(9), requires_grad=True)
+    own = x.detach().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = together(x)
+        z = torch.stack([torch.nn.functional.linear(own[r], one.weight, one.bias) for r, one in enumerate(alone)])
+    assert y.dtype == torch.bfloat16
+    for said in (y, z):
+        said.float().square().sum().backward()
+    pairs = [(x.grad, own.grad)]
+    pairs += [(getattr(together, n).grad, torch.stack([getattr(o, n).grad for o in alone])) for n in ("weight", "bias")]
+    for ours, theirs in pairs:
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.03, atol=0.03 * float(theirs.abs().max()))

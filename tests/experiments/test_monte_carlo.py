@@ -7,7 +7,7 @@ import torch
 
 from envs.catalog import load
 from envs.world import World
-from experiments import blackjack, mc_basic
+from experiments import blackjack, blackjack_hand, mc_basic
 from experiments.claim import Setting
 from rl import dp
 
@@ -42,8 +42,8 @@ def test_random_games_tell_what_the_hand_is_worth() -> None:
     """40,000 games: E[rho] is 1, E[rho G] is the value, each within four standard errors; a game is 1 or -1 or 0."""
     world = load("blackjack")
     assert isinstance(world, World)
-    rho, G = (x.flatten() for x in blackjack.played(world.mdp, 1, range(4), 10_000))
-    exact = float(dp.evaluate_exactly(world.mdp, blackjack.stick_on_20(world.mdp), 1.0)[blackjack.HAND])
+    rho, G = (x.flatten() for x in blackjack_hand.played(world.mdp, 1, range(4), 10_000))
+    exact = float(dp.evaluate_exactly(world.mdp, blackjack_hand.stick_on_20(world.mdp), 1.0)[blackjack_hand.HAND])
     for sample, mean in ((rho, 1.0), (rho * G, exact)):
         assert float(sample.mean()) == pytest.approx(mean, abs=4 * float(sample.std()) / 200)
     assert set(G.tolist()) == {-1.0, 0.0, 1.0}
@@ -59,8 +59,8 @@ def test_estimates_are_those_of_a_plain_loop() -> None:
         total, weight = total + w * g, weight + w
         plain.append(total / k)
         scaled.append(total / weight if weight else 0.0)
-    assert blackjack.ordinary_estimates(*both)[0].tolist() == pytest.approx(plain)
-    assert blackjack.weighted_estimates(*both)[0].tolist() == pytest.approx(scaled)
+    assert blackjack_hand.ordinary_estimates(*both)[0].tolist() == pytest.approx(plain)
+    assert blackjack_hand.weighted_estimates(*both)[0].tolist() == pytest.approx(scaled)
 
 
 @pytest.mark.parametrize(

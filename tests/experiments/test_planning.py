@@ -44,10 +44,10 @@ def test_robbins_monro_at_a_small_size() -> None:
 def test_the_rule_of_robbins_monro() -> None:
     good = [1.001, 0.97, 1.7102, 0.243, 1.6, 0.355, 0.99]
     bad = [[1.02], [0.9, 1.1], [1.69], [0.22, 0.27], [1.2], [0.29, 0.4], [0.4, math.nan]]
-    assert robbins_monro.as_stated(good)
+    assert robbins_monro.judge(*good)
     for i, values in enumerate(bad):
         for value in values:
-            assert not robbins_monro.as_stated([*good[:i], value, *good[i + 1 :]])
+            assert not robbins_monro.judge(*good[:i], value, *good[i + 1 :])
 
 
 def test_steps_without_noise_overshoot_as_the_docstring_says() -> None:
@@ -63,17 +63,17 @@ def test_zhao_at_a_small_size(zhao: Finding) -> None:
     assert all(len(row) == len(zhao.header) for row in zhao.rows)
     assert zhao.found["epsilon 0.1: first row of values"] == "0.4 0.5 0.9 1.3 1.4"
     assert not zhao.holds  # learned from so little
-    assert zhao_values.as_stated([*list(zhao.found.values())[:6], 0.01, *list(zhao.found.values())[7:]])
+    assert zhao_values.judge(*list(zhao.found.values())[:6], 0.01, *list(zhao.found.values())[7:])
 
 
 def test_the_rule_of_zhao() -> None:
     first, second = "3.5 3.9 4.3 4.8 5.3", "0.4 0.5 0.9 1.3 1.4"
     good = [first, second, 25, 20, 20, 0.1, 0.01, 2.0, 2.0]
     bad = [[second], [first], [24], [25], [25], [0.0, -1.0], [0.06], [1.0], [0.9]]
-    assert zhao_values.as_stated(good)
+    assert zhao_values.judge(*good)
     for i, values in enumerate(bad):
         for value in values:
-            assert not zhao_values.as_stated([*good[:i], value, *good[i + 1 :]])
+            assert not zhao_values.judge(*good[:i], value, *good[i + 1 :])
 
 
 def test_no_epsilon_greedy_policy_near_the_best_one_is_better(world: World) -> None:

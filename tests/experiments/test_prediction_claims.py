@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from experiments import mc_vs_td, mountain_car, random_walk
+from experiments import mc_vs_td, mountain_car, random_walk, walks
 from experiments.claim import Setting
+from lab import streams
+from rl.tabular.prediction import TD0
 
 SETTING = Setting(seed=0, device=torch.device("cpu"))
 RULES: list[tuple[Callable[..., bool], list[float], list[tuple[int, float]]]] = [
     (
-        random_walk.as_stated,
+        random_walk.judge,
         [4.0, 0.265, 1.2, 1.5, 1.0, 0.8],
         [(0, 8.0), (1, 0.3), (1, 0.2), (2, 1.0), (3, 1.1), (4, 1.2), (4, 0.8), (5, 0.0), (5, 0.95)],
     ),
-    (mc_vs_td.as_stated, [0.5, 0.0, 0.7, 1e-9], [(0, 0.95), (1, 3.0), (2, 1.0), (3, 1e-3)]),
-    (mountain_car.as_stated, [150.0, 1.3, 0.8], [(0, 200.0), (1, 1.0), (2, 1.0)]),
+    (mc_vs_td.judge, [0.5, 0.0, 0.7, 1e-9], [(0, 0.95), (1, 3.0), (2, 1.0), (3, 1e-3)]),
+    (mountain_car.judge, [150.0, 1.3, 0.8], [(0, 200.0), (1, 1.0), (2, 1.0)]),
 ]
 
 
 @pytest.mark.parametrize(("rule", "good", "bad"), RULES)
 def test_each_bar_decides(rule: Callable[..., bool], good: list[float], bad: list[tuple[int, float]]) -> None:
-    assert rule(good)
+    assert rule(*good)
     for place, value in bad:
-        assert not rule([value if k == place else number for k, number in enumerate(good)])
+        assert not rule(*(value if k == place else number for k, number in enumerate(good)))
+
+
+def test_errors_of_a_walk_are_those_of_a_plain_loop() -> None:
+    """TD(0) on lists, two runs of two episodes of the five-state walk, lived by the same actions; truth is s / 6."""
+    world, seeds, alpha = walks.walk_of("random-walk-5"), [3, 4], 0.3
+    table: dict[str, Any] = {"gamma": 1.0, "alpha": alpha, "omega": 0.0, "initial": 0.5}
+    found = walks.errors(TD0(walks.uniform(world), seeds, **table), world, seeds, episodes=2)
+    exact = walks.truth(world).tolist()
+    torch.testing.assert_close(walks.truth(world)[1:-1] * 6, torch.arange(1, 6).double())
+    for run, seed in enumerate(seeds):
+        agent = TD0(walks.uniform(world), [seed], **table)  # draws the actions, and is told what came of them
+        one = world.simulate(torch.tensor([streams.derive(seed, "world")]))
+        v = [0.5] * world.mdp.states  # the ends too, which must not count
+
+        def rms(v: list[float] = v) -> float:
+            return math.sqrt(sum((v[s] - exact[s]) ** 2 for s in range(1, 6)) / 5)
+
+        curve, s = [rms()], one.reset().view(1, 1)
+        while len(curve) < 3:
+            action, _ = agent.act(s, agent.memory(1))
+            step = one.step(action.view(1))
+            over, after = bool(step.terminated), int(step.obs)
+            v[int(s)] += alpha * (float(step.reward) + (0.0 if over else v[after]) - v[int(s)])
+            agent.step += 1
+            s = one.reset(step.terminated).view(1, 1)
+            if over:
+                curve.append(rms())
+        assert found[run].tolist() == pytest.approx(curve, abs=1e-12)
 
 
 def test_batches_worked_by_hand() -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageSequence
 import envs
 from lab import checkpoint
 from lab.run import Run
+from qx import record
 from qx.main import main
 from qx.walk import Companion, Walk
 from rl import saved
@@ -32,9 +33,9 @@ def frames_of(file: Path) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def cliff(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two replicas at the optimum of the cliff walk."""
+    """Two replicas, the better one at the optimum of the cliff walk."""
     run = tmp_path_factory.mktemp("cliff") / "run"
-    more = ["--steps", "20000", "--replicas", "2", "--episodes", "1", "--out", str(run), "--gamma", "0.9"]
+    more = ["--steps", "8000", "--replicas", "2", "--episodes", "1", "--out", str(run), "--gamma", "0.9"]
     assert main(["train", "q-learning", "cliff", *more]) == 0
     return run
 
@@ -129,6 +130,30 @@ def test_a_gif_of_a_map_shows_the_walk(cliff: Path, tmp_path: Path, capsys: pyte
         assert np.abs(drawn - envs.picture.rgb_array(world, state)).mean() < 6  # of 256, from few colours
         other = envs.picture.rgb_array(world, (state + 5) % 48)
         assert np.abs(drawn - other).mean() > np.abs(drawn - envs.picture.rgb_array(world, state)).mean()
+
+
+def test_the_last_picture_is_of_the_end_also_where_an_episode_is_cut() -> None:
+    """By the world's own limit, on a table and in Gymnasium: a picture of every moment, the one after the cut too."""
+    for name, changed, config in (
+        ("cliff", {"time_limit": 3}, {}),
+        ("Acrobot-v1", {"time_limit": 4}, {"hidden": (8,)}),
+    ):
+        if name == "Acrobot-v1":
+            pytest.importorskip("pygame")
+        world, recipe = envs.load(name, changed), AGENTS["q-learning" if name == "cliff" else "dqn"]
+        chosen = recipe.config(**config)
+        found = saved.Saved(recipe.build(chosen, world, 1, 0), "", chosen, world, saved.Origin(name))
+        [one] = record.episodes(found, world, seed=0, count=1, draw=True)
+        steps = 3 if name == "cliff" else 4
+        assert (one.ended, one.steps, len(one.frames)) == (False, steps, steps + 1)
+        assert one.said[-1] == f"episode 1   step {steps}   return {-steps:g}"
+        if isinstance(world, envs.World):
+            walk, companion = Walk(world, 0, 1.0), Companion(found, 0)
+            for _ in range(steps):
+                walk.act(companion.look(world.observe("index")[walk.state]))
+            assert np.array_equal(one.frames[-1], envs.picture.rgb_array(world, walk.state))
+        else:
+            assert not np.array_equal(one.frames[-1], one.frames[-2])
 
 
 def test_a_gymnasium_world_is_played_and_recorded(
@@ -254,6 +279,20 @@ def test_only_the_replica_that_diverged_is_named(tmp_path: Path) -> None:
     assert caught.value.result["metrics"]["loss"]["max"] == pytest.approx(0.3)
     with pytest.raises(WorkFailedError, match="td_error is not finite"):
         _guard(run, 7, {"td_error": torch.tensor([math.nan])})
+
+
+def test_what_an_agent_would_refuse_at_its_first_step_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for args, words in (
+        (["drqn", "zhao-5x5", "--capacity", "40"], "expected at least 48 for each"),
+        (["dqn", "zhao-5x5", "--capacity", "4"], "expected at least the 8 worlds"),
+        (["sb3:ppo", "zhao-5x5", "--clip-range", "0"], "--clip-range 0: expected more than 0"),
+        (["drqn", "zhao-5x5", "--stride", "0"], "--stride 0: expected"),
+    ):
+        assert main(["train", *args, "--out", str(tmp_path / "run")]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_agent_is_offered(capsys: pytest.CaptureFixture[str]) -> None:

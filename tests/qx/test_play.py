@@ -164,6 +164,6 @@ def test_a_terminal_is_put_back_as_it_was() -> None:
     assert b"\x1b[?1049h" in said
     assert said.index(b"\x1b[?1049l") > said.index(b"\x1b[?1049h")
     after = termios.tcgetattr(theirs)
-    assert after[3] == before[3]
+    assert after == before
     os.close(ours)
     os.close(theirs)

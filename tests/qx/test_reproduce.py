@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def test_a_claim_that_does_not_hold_is_no_failure(tmp_path: Path, capsys: pytest
 def test_the_list_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["reproduce", "--list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found == [{"name": n, "claim": CLAIM.claim, "source": CLAIM.source} for n in ("needy", "tenth")]
+    said = {"claim": CLAIM.claim, "source": CLAIM.source, "minutes": CLAIM.minutes}
+    assert found == [{"name": n, **said} for n in ("needy", "tenth")]
 
 
 def test_all_runs_what_needs_no_data_and_says_what_it_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +84,18 @@ def test_all_runs_what_needs_no_data_and_says_what_it_left_out(capsys: pytest.Ca
     said = capsys.readouterr().out
     assert [result["name"] for result in json.loads(said.splitlines()[-1])] == ["tenth"]
     assert "needy: not run (needy: give the folder with --data)" in said
+
+
+def test_all_leaves_out_what_takes_long_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(module.EXPERIMENTS, "tenth", (dataclasses.replace(CLAIM, minutes=7.0), run))
+    assert main.main(["reproduce", "all", "--json", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said.splitlines()[-1]) == []
+    assert "tenth: not run (about 7 minutes" in said
+    assert main.main(["reproduce", "all", "--long", "--json", "--device", "cpu"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["tenth"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rl import agents
 from rl.agents import AgentError, defaults
 from rl.recipe import network_for
 from rl.recipes.deep import DQNConfig, build_dqn
-from rl.recipes.tabular import QLearningConfig, build_q_learning
+from rl.recipes.tabular import QLearningConfig
 from rl.types import Agent
 
 
@@ -56,12 +56,12 @@ def test_replicas_start_apart_and_the_same_whoever_rides_along() -> None:
 
 
 def test_what_is_refused() -> None:
-    lake, pole = load("FrozenLake-v1"), load("CartPole-v1")
+    lake, pole, tabular = load("FrozenLake-v1"), load("CartPole-v1"), agents.AGENTS["q-learning"]
     with pytest.raises(AgentError, match=r"agent 'dqm' is unknown, expected one of .*; did you mean 'dqn'\?"):
         defaults("dqm", "cliff")
     with pytest.raises(AgentError, match="needs a world that is a table, and CartPole-v1 is none: take dqn"):
-        build_q_learning(QLearningConfig(), pole, 1, 0)
+        tabular.build(QLearningConfig(), pole, 1, 0)
     with pytest.raises(AgentError, match="cannot learn from 'planes'"):
-        build_q_learning(QLearningConfig(observation="planes"), lake, 1, 0)
+        tabular.build(QLearningConfig(observation="planes"), lake, 1, 0)
     with pytest.raises(AgentError, match="no network reads a state's index"):
         build_dqn(DQNConfig(observation="index"), lake, 1, 0)

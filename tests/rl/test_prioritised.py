@@ -10,6 +10,7 @@ from envs.world import World
 from rl import dp
 from rl.backup import Backup
 from rl.prioritised import prioritised_sweeping
+from rl.sweeps import Sweeps
 from tests.oracles.dp import best_of_all, random_mdp, table
 
 
@@ -89,9 +90,13 @@ def test_a_world_that_pays_for_ever_is_given_up() -> None:
         prioritised_sweeping(table([[(0, 1.0, False)]], [1.0]), 1.0, most=50)
 
 
-def test_at_gamma_one_free_waiting_keeps_a_gain_whose_price_comes_later() -> None:
-    """Wait for 0, or gain 1 and pay 5: sweeps from 0 keep the 1; the largest error first, here, does not."""
+def test_at_gamma_one_free_waiting_keeps_no_gain_whose_price_comes_later() -> None:
+    """Wait for 0, or gain 1 and pay 5: sweeps alone keep the 1, which no policy earns; the solution does not."""
     mdp = table([[(0, 0.0, False), (1, 1.0, False)], [(1, -5.0, True), (1, -5.0, True)]], [1.0, 0.0])
-    assert dp.policy_iteration(mdp, 1.0).values.tolist() == [0.0, -5.0]
-    assert dp.value_iteration(mdp, 1.0).values.tolist() == [1.0, -5.0]
-    assert prioritised_sweeping(mdp, 1.0).values.tolist() == [0.0, -5.0]
+    sweeps = Sweeps(Backup(mdp, 1.0))
+    for _ in range(10):
+        sweeps.sweep()
+    assert sweeps.values.tolist() == [1.0, -5.0]
+    for found in (dp.policy_iteration(mdp, 1.0), dp.value_iteration(mdp, 1.0), prioritised_sweeping(mdp, 1.0)):
+        assert found.values.tolist() == [0.0, -5.0]
+        assert found.policy[0] == 0

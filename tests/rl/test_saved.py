@@ -86,12 +86,31 @@ def test_a_loaded_agent_learns_on(tmp_path: Path) -> None:
     assert not torch.equal(worth(replace(ours, agent=agent)), before)
 
 
-def test_experience_is_not_saved_and_nothing_is_pickled(tmp_path: Path) -> None:
-    saved.save(tmp_path, learned("dqn"))
+@pytest.mark.parametrize("name", ["dqn", "rainbow"])
+def test_experience_is_not_saved_and_nothing_is_pickled(name: str, tmp_path: Path) -> None:
+    """Two matrices of weights, and nothing of what a rainbow's three-step returns still wait for."""
+    ours = learned(name)
+    saved.save(tmp_path, ours)
     assert {file.name for file in tmp_path.iterdir()} == {"agent.json", "agent.safetensors"}
-    names = safetensors.torch.load((tmp_path / "agent.safetensors").read_bytes())
-    assert names
-    assert not any("replay" in name or "moments" in name for name in names)
+    tensors = safetensors.torch.load((tmp_path / "agent.safetensors").read_bytes())
+    assert (
+        {key for key, one in tensors.items() if one.shape[0] == 3} == {"online/weights", "target_weights"} == {*tensors}
+    )
+    assert json.loads((tmp_path / "agent.json").read_text())["numbers"].keys() == {"step", "updates"}
+    if name == "rainbow":
+        held: Any = ours.agent
+        assert held.steps.past  # else nothing was left out
+        loaded: Any = saved.load(tmp_path).agent
+        assert not loaded.steps.past
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    saved.save(tmp_path, learned("dqn"))
+    file = tmp_path / "agent.safetensors"
+    weights = safetensors.torch.load(file.read_bytes())
+    file.write_bytes(safetensors.torch.save({name: one[:, :-64].contiguous() for name, one in weights.items()}))
+    with pytest.raises(SavedError, match=r"agent\.json: does not fit this version"):
+        saved.load(tmp_path)
 
 
 def test_a_world_that_is_a_file_comes_along(tmp_path: Path) -> None:
@@ -121,7 +140,20 @@ def test_what_is_no_agent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SavedError, match=r"agent\.safetensors: damaged"):
         saved.load(tmp_path)
     tensors.write_bytes(payload)
+    less = {name: one[..., :-1] for name, one in safetensors.torch.load(payload).items()}
+    tensors.write_bytes(safetensors.torch.save({name: one.contiguous() for name, one in less.items()}))
+    with pytest.raises(SavedError, match=r"agent\.json: does not fit this version \(the saved value is"):
+        saved.load(tmp_path)
+    tensors.write_bytes(payload)
+    without = {name: value for name, value in header.items() if name != "returns"}
+    file.write_text(json.dumps(without))
+    with pytest.raises(SavedError, match=r"does not fit this version \('returns'\)"):
+        saved.load(tmp_path)
     for wrong, words in (
+        ({"returns": [0.0, "much", 1.0]}, "does not fit this version .*'much'"),
+        ({"returns": [0.0, 1.0]}, "2 returns of 3 replicas, expected one for each"),
+        ({"world": "lake"}, "does not fit this version"),
+        ({"config": ["alpha"]}, "does not fit this version"),
         ({"format": 9}, "agent format 9; this version of quincunx reads format 1"),
         ({"observation": [4]}, r"observations \[\] and 4 actions, expected \[4\] and 4 as when"),
         ({"config": {"alpa": 1}}, "does not fit this version"),

@@ -64,6 +64,52 @@ def _every(model: Any) -> np.ndarray:
     return np.eye(model.observation_space.shape[0], dtype=np.float32)
 
 
+def test_learning_that_goes_on_is_learning_at_once() -> None:
+    """Where no schedule is stretched: the same weights, coins and numbers, though reports fall between the pieces."""
+    still = {**QUICK, "exploration_initial_eps": 0.3, "exploration_final_eps": 0.3}
+
+    def model() -> DQN:
+        return DQN("MlpPolicy", corridor(), learning_rate=1e-3, seed=3, device="cpu", **still)
+
+    whole, pieces = model().learn(300), model()
+    for steps in (100, 70, 130):
+        pieces.learn(steps, reset_num_timesteps=False)
+    assert pieces.num_timesteps == whole.num_timesteps == 300
+    assert torch.equal(pieces.agent.online.weights, whole.agent.online.weights)
+    assert pieces.agent.updates > 0
+    assert not torch.equal(model().agent.online.weights, whole.agent.online.weights)
+
+
+def test_every_report_reaches_the_logger() -> None:
+    """A window of 64 steps ends at 128, amid the 64 that follow the first hundred: two reports at once."""
+    model = DQN("MlpPolicy", corridor(), seed=0, device="cpu", **QUICK)
+    heard = stable_baselines3.common.logger.Logger(None, [])
+    model.set_logger(heard)
+    model.learn(100, log_interval=None)
+    model.learn(64, log_interval=None, reset_num_timesteps=False)
+    assert heard.name_to_value["train/loss"] > 0
+    assert heard.name_to_value["time/total_timesteps"] == 164
+
+
+def test_each_beginning_has_coins_of_its_own_also_after_a_load(tmp_path: Path) -> None:
+    """A learner that only explores: what it does in the second `learn` is not what it did in the first."""
+    chance = {**QUICK, "exploration_initial_eps": 1.0, "exploration_final_eps": 1.0, "learning_starts": 10_000}
+
+    def actions(model: DQN, steps: int = 60) -> list[int]:
+        model.learn(steps)
+        return model.agent.replay.storage["action"][0, : len(model.agent.replay)][-steps:].tolist()
+
+    model = DQN("MlpPolicy", corridor(), seed=0, device="cpu", **chance)
+    first, second = actions(model), actions(model)
+    model.save(tmp_path / "m")
+    third = actions(model)
+    again = DQN("MlpPolicy", corridor(), seed=0, device="cpu", **chance)
+    assert [actions(again), actions(again)] == [first, second]
+    assert actions(DQN.load(tmp_path / "m", env=corridor(), device="cpu")) == third
+    for one, other in ((first, second), (second, third), (first, third)):
+        assert sum(a == b for a, b in zip(one, other, strict=True)) < 35  # 15 expected of 60, 3.4 a standard error
+
+
 def test_a_callback_stops_the_training() -> None:
     model = DQN("MlpPolicy", corridor(), seed=0, device="cpu", **QUICK)
     model.learn(1_400, callback=StopTrainingOnMaxEpisodes(max_episodes=3))
@@ -117,6 +163,13 @@ def test_nothing_is_pickled_and_what_is_wrong_is_named(tmp_path: Path) -> None:
         DQN.load(tmp_path / "m")
     with pytest.raises(SavedError, match="no model can be read here"):
         DQN.load(tmp_path)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1, "actions": [4]}))
+    with pytest.raises(SavedError, match=r"dqn\.json: does not fit this version"):
+        DQN.load(tmp_path / "m")
+    (tmp_path / "m" / "dqn.safetensors").write_bytes(b"no tensors")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "actions": [4, 0]}))
+    with pytest.raises(SavedError, match=r"dqn\.safetensors: damaged"):
+        DQN.load(tmp_path / "m")
     with pytest.raises(TypeError, match="this DQN has no setting 'tau', expected learning_rate"):
         DQN("MlpPolicy", corridor(), tau=0.5)
     with pytest.raises(ValueError, match="policy is 'MultiInputPolicy', expected one of 'MlpPolicy'"):

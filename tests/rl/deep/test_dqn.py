@@ -1,6 +1,7 @@
 """The learner against separate ones, replica by replica, and what it says of a batch that went wrong."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,14 +10,15 @@ import torch
 from backbones.mlp import MLP
 from envs.catalog import load
 from rl.agents import AGENTS
-from rl.deep.dqn import DQN, described
+from rl.deep.described import described
+from rl.deep.dqn import DQN
 from rl.deep.learner import clip_each
 from rl.deep.losses import Expected, online_chooses
 from rl.deep.prioritised import PrioritisedReplay
 from rl.deep.replay import Batch, Memories, Replay
 from rl.explore import stream_keys
 from rl.recipe import AgentError, network_for, replica_seeds
-from rl.recipes.deep import PARTS
+from rl.recipes.deep import PARTS, CategoricalConfig
 from rl.types import Transition
 
 
@@ -28,6 +30,10 @@ def test_each_replica_is_clipped_by_its_own_norm() -> None:
     assert weights.grad[0].tolist() == [3.0, 4.0, 0.0, 0.0]
     assert weights.grad[1].tolist() == pytest.approx([6.0, 8.0, 0.0, 0.0])
     assert torch.equal(weights.grad[2], small)
+    weights.grad[0] = torch.tensor([3e30, 4e30, 0.0, 0.0])
+    as_it_was = weights.grad.clone()
+    clip_each(weights, math.inf)
+    assert torch.equal(weights.grad, as_it_was)
 
 
 def small(seeds: list[int], **changes: object) -> DQN:
@@ -125,7 +131,9 @@ def test_updates_equal_plain_torch_on_one_network_at_a_time(replay: Callable[[to
 def variant(name: str, R: int) -> DQN:
     """One of the family on CartPole, tiny."""
     config, _ = PARTS[name]
-    small = config(hidden=(8, 8), learning_starts=12, train_every=4, gradient_steps=2, target_every=3, batch_size=8)
+    own = {"low": 0.0, "high": 10.0} if issubclass(config, CategoricalConfig) else {}
+    numbers = {"learning_starts": 12, "train_every": 4, "gradient_steps": 2, "target_every": 3, "batch_size": 8}
+    small = config(hidden=(8, 8), **numbers, **own)
     return AGENTS[name].build(small, load("CartPole-v1"), R, 4)
 
 
@@ -167,6 +175,17 @@ def test_a_batch_that_went_wrong_is_described() -> None:
     said = described(seen)
     assert [said[name][0].item() for name in ("q", "q_min", "q_max")] == [3.0, 1.0, 6.0]
     assert all(said[name][1].isnan() for name in ("q", "q_min", "q_max"))
+    said = described(seen, torch.tensor([[True, True, False], [True, False, True]]))
+    assert [said[name].tolist() for name in ("q", "q_min", "q_max")] == [[1.5, 0.5], [1.0, 0.0], [2.0, 1.0]]
+
+
+@pytest.mark.parametrize("worlds", [1, 3, 4, 6, 16])
+def test_updates_do_not_depend_on_how_many_worlds_there_are(worlds: int) -> None:
+    """A round of 2 updates every 4 steps from the 12th on: in 96 steps 22, and those that its turn brought."""
+    agent = small([0])
+    for transition in steps(96 // worlds, 1, worlds):
+        agent.update(transition)
+    assert agent.updates // 2 == {1: 22, 3: 22, 4: 22, 6: 23, 16: 24}[worlds]
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -174,7 +193,8 @@ def test_what_is_logged_after_learning(name: str) -> None:
     agent = variant(name, 2)
     for transition in steps(12, 2, 2, shape=(4,)):
         said = agent.update(transition)
-    columns = {f"{column}{end}" for column in ("batch_reward", "q", "target", "weight") for end in ("", "_min", "_max")}
+    told = ["batch_reward", "q", "target", "weight"] + ["target_clipped"] * (name in ("c51", "rainbow"))
+    columns = {f"{column}{end}" for column in told for end in ("", "_min", "_max")}
     assert set(said) == {"epsilon", "loss", "gradient_norm"} | columns
     assert all(value.shape == (2,) and value.isfinite().all() and not value.requires_grad for value in said.values())
     assert (said["weight_max"] == 1).all()

@@ -101,6 +101,18 @@ def test_state_goes_round_through_files(turns: int) -> None:
             assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
+def test_a_saved_state_goes_to_the_device() -> None:
+    first, second = NStep(4, 0.9), NStep(4, 0.9, "meta")
+    for step in history(2, 2, 3, seed=4):
+        first.add(step)
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    assert {value.device.type for held in second.past for value in vars(held).values()} == {"meta"}
+    first.load_state_dict(saved)
+    saved["reward"].zero_()
+    assert all((held.reward != 0).all() for held in first.past)
+
+
 def test_less_than_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match="n = 0, expected 1 or more"):
         NStep(0, 0.9)

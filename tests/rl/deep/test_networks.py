@@ -68,14 +68,14 @@ def test_every_backbone_learns_to_be_optimal(name: str) -> None:
         batch_size=32,
         learning_starts=200,
         train_every=12,
-        gradient_steps=4,
+        gradient_steps=3,
         target_every=10,
         epsilon=(1.0, 0.5),
         epsilon_steps=600,
         clip=10.0,
     )
-    worlds = simulate("dqn", config, world, replicas=2, worlds=8, seed=0)
-    list(Trainer(agent, worlds, TrainConfig(steps=1_800, worlds=8, report_every=1_800)).run())
+    worlds = simulate("dqn", config, world, replicas=2, worlds=24, seed=0)
+    list(Trainer(agent, worlds, TrainConfig(steps=1_800, worlds=24, report_every=1_800)).run())
     found = evaluate(agent, world, gamma=0.5, observation="planes", seed=0, episodes=0)
     assert (found.optimal_return - found.returns).abs().max() < 1e-9
     exact = dp.value_iteration(world.mdp, 0.5).values

@@ -13,8 +13,10 @@ from gymnasium import spaces
 from torch import nn
 
 from backbones.mlp import MLP
+from lab import streams
 from rl.gradient.a2c import A2C, ActorCritic
 from rl.gradient.ppo import PPO
+from rl.gradient.rollout import shuffled
 from rl.recipe import replica_seeds
 from rl.types import Transition
 
@@ -123,10 +125,6 @@ def test_learning_equals_plain_torch_on_one_network_at_a_time(kind: type[ActorCr
             network.load_state_dict(learner.network.replica(r))
         adams = [torch.optim.Adam(n.parameters(), lr=rate) for n, rate in zip(networks, (1e-2, 2e-2), strict=True)]
         peers.append((networks, adams))
-    orders = []
-    if kind is PPO:
-        shuffled = agent.shuffled
-        agent.shuffled = lambda count: orders.append(shuffled(count)) or orders[-1]
     for i, transition in enumerate(history):
         said = agent.update(transition)
         assert bool(said) == (i % T == T - 1)
@@ -139,7 +137,8 @@ def test_learning_equals_plain_torch_on_one_network_at_a_time(kind: type[ActorCr
             with torch.no_grad():
                 old = actor(obs).log_softmax(-1)[torch.arange(W * T), action]
             if kind is PPO:
-                parts = [part for order in orders[-2:] for part in order[r].tensor_split(3)]
+                epochs = [shuffled(agent.shuffle_key, agent.shuffles - k, W * T) for k in (2, 1)]
+                parts = [part for order in epochs for part in order[r].tensor_split(3)]
             for part in parts:
                 log_pi = actor(obs[part]).log_softmax(-1)
                 chosen, a = log_pi[torch.arange(len(part)), action[part]], advantage[part]
@@ -185,12 +184,39 @@ def test_a_replica_learns_the_same_bit_for_bit_whoever_rides_along(kind: type[Ac
 
 
 def test_a_shuffle_is_a_permutation_of_its_own_for_each_replica_and_epoch() -> None:
-    agent = small(PPO, [1, 2])
-    first = agent.shuffled(50)
+    keys = streams.keys(0, "x", 2)
+    first = shuffled(keys, 0, 50)
     assert torch.equal(first.sort(1).values, torch.arange(50).expand(2, 50))
     assert not torch.equal(first[0], first[1])
-    agent.shuffles += 1
-    assert not torch.equal(agent.shuffled(50), first)
+    assert not torch.equal(shuffled(keys, 1, 50), first)
+
+
+def test_minibatches_that_would_be_empty_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 epochs of 0 minibatches, expected 1 or more of both"):
+        small(PPO, [0], minibatches=0)
+    agent = small(PPO, [0], minibatches=9)
+    *most, full = steps(4, 1, 2)
+    for transition in most:
+        agent.update(transition)
+    with pytest.raises(ValueError, match="9 minibatches of 8 steps, expected one step in each or more"):
+        agent.update(full)
+
+
+@pytest.mark.parametrize("kind", [A2C, PPO])
+def test_what_a_rollout_looked_like_is_logged(kind: type[ActorCritic]) -> None:
+    """Two worlds, four steps each; the critic says 0, so that at lambda 0 targets are the rewards, and advantages."""
+    agent = small(kind, [0, 1], lam=0.0)
+    history = steps(4, 2, 2)
+    for transition in history:
+        said = agent.update(transition)
+    rewards = torch.stack([t.reward for t in history], -1).flatten(1)
+    for name in ("batch_reward", "advantage", "target"):
+        torch.testing.assert_close(said[name], rewards.mean(1))
+        assert torch.equal(said[f"{name}_min"], rewards.min(1).values)
+        assert torch.equal(said[f"{name}_max"], rewards.max(1).values)
+    assert (said["value"] == 0).all()
+    assert (said["critic_gradient_norm"] > 0).all()
+    assert not torch.equal(said["critic_gradient_norm"], said["gradient_norm"])
 
 
 def test_policies_begin_uniform_and_are_judged_by_exact_probabilities() -> None:

@@ -189,6 +189,19 @@ def test_a_replica_learns_the_same_bit_for_bit_however_long_the_episodes_of_othe
         assert torch.equal(one.critic.weights[0], together.critic.weights[r])
 
 
+def test_what_an_episode_looked_like_is_logged() -> None:
+    """Rewards 1, 4 at gamma 1/2: returns 3, 4. The same before the next episode is over, 0 before the first."""
+    agent = small(ReinforceBaseline, [0])
+    assert agent.update(step(0, 1, 1.0, 1))["batch_return_max"] == 0
+    said = agent.update(step(1, 0, 4.0, 2, ended=True))
+    for name, three in {"batch_reward": (2.5, 1.0, 4.0), "batch_return": (3.5, 3.0, 4.0)}.items():
+        assert tuple(float(said[name + end]) for end in ("", "_min", "_max")) == three
+    # The critic said 0 of both: its gradient is minus 3/2 and 4/2 at two weights, and their sum at the bias.
+    assert float(said["critic_gradient_norm"]) == pytest.approx((1.5**2 + 2**2 + 3.5**2) ** 0.5)
+    later = agent.update(step(2, 0, 9.0, 1))
+    assert all(torch.equal(later[name], said[name]) for name in said)
+
+
 def test_a_rollout_needs_a_step() -> None:
     with pytest.raises(ValueError, match="a rollout of 0 steps, expected at least 1"):
         small(Reinforce, [0], horizon=0)

@@ -33,6 +33,11 @@ def some_features(binary: bool) -> OfStates:
     return OfStates(Active(index, strength.double()), 5, 1.0)
 
 
+def with_rates() -> OfStates:
+    seen = some_features(False).seen
+    return OfStates(seen, 5, torch.tensor([1.0, 0.5, 0.25, 0.8, 0.1], dtype=torch.float64))
+
+
 def control(kind: Any, features: Any, seeds: list[int], **changes: Any) -> Any:
     arguments = {"gamma": GAMMA, "lam": LAM, "alpha": (ALPHA, ALPHA), "alpha_steps": 1} | changes
     return kind(features, A, seeds, epsilon=(EPSILON, EPSILON), epsilon_steps=1, **arguments)
@@ -47,7 +52,7 @@ def feed(learner: Any, experience: Walk) -> Any:
 @pytest.mark.parametrize("worlds", [1, 3])
 def test_with_a_feature_for_each_state_it_is_the_table(worlds: int) -> None:
     experience = walk(0, 60, 2, worlds, S, A)
-    ours = feed(control(LinearSarsaLambda, one_hot(S), [1, 2], mark=accumulating), experience)
+    ours = feed(control(LinearSarsaLambda, one_hot(S), [1, 2], trace=accumulating), experience)
     table = {"alpha": ALPHA, "omega": 0.0}
     theirs = SarsaLambda(S, A, [1, 2], gamma=GAMMA, lam=LAM, epsilon=(EPSILON, EPSILON), epsilon_steps=1, **table)
     np.testing.assert_allclose(ours.w, feed(theirs, experience).q.value, rtol=1e-12, atol=1e-12)
@@ -96,13 +101,13 @@ def box(features: OfStates, episodes: list[Any], kind: str) -> np.ndarray:
                 z[x[s] > 0, a] = 1
             else:
                 z[:, a] += x[s]
-            w += ALPHA * delta * z
+            w += ALPHA * np.broadcast_to(features.rates, 5)[:, None] * delta * z
     return w
 
 
 CASES: list[tuple[str, Any, dict[str, Any], bool]] = [
-    ("accumulating", LinearSarsaLambda, {"mark": accumulating}, False),
-    ("replacing", LinearSarsaLambda, {"mark": replacing}, True),
+    ("accumulating", LinearSarsaLambda, {"trace": accumulating}, False),
+    ("replacing", LinearSarsaLambda, {"trace": replacing}, True),
     ("true online", TrueOnlineSarsaLambda, {}, False),
 ]
 
@@ -113,6 +118,14 @@ def test_it_equals_a_plain_loop_of_the_book(name: str, kind: Any, extra: dict[st
     features, experience = some_features(binary), walk(5, 60, 3, 1, S, A)
     found = feed(control(kind, features, [1, 2, 3], **extra), experience).w
     expected = [box(features, experience.episodes(r, 0), name) for r in range(3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_each_weight_has_the_rate_of_its_feature() -> None:
+    """As above with accumulating traces: each feature of a Fourier basis has a step size of its own."""
+    features, experience = with_rates(), walk(5, 60, 3, 1, S, A)
+    found = feed(control(LinearSarsaLambda, features, [1, 2, 3], trace=accumulating), experience).w
+    expected = [box(features, experience.episodes(r, 0), "accumulating") for r in range(3)]
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 

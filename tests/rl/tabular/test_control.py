@@ -13,16 +13,13 @@ from rl.tabular.control import Control
 from rl.tabular.double_q import DoubleQLearning
 from rl.tabular.dyna import DynaQ, DynaQPlus
 from rl.tabular.expected_sarsa import ExpectedSarsa
-from rl.tabular.model import Model
-from rl.tabular.q_learning import QLearning
 from rl.tabular.sarsa import Sarsa
 from rl.tabular.sarsa_lambda import SarsaLambda
 from rl.tabular.table import Table
-from rl.tabular.traces import Traces
 from rl.tabular.watkins import WatkinsQLambda
 from rl.types import Transition
 
-GAMMA, ALPHA, EPSILON, LAM, S, A, SEED = 0.9, 0.3, 0.4, 0.7, 4, 3, 5
+GAMMA, ALPHA, OMEGA, EPSILON, LAM, S, A, SEED = 0.9, 0.7, 0.3, 0.4, 0.7, 4, 3, 5
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,21 @@ def feed(learner: Control, lived: list[Lived]) -> np.ndarray:
 
 def made(kind: type[Control], **own: object) -> Control:
     epsilon = {"epsilon": (EPSILON, EPSILON), "epsilon_steps": 1}
-    return kind(S, A, [SEED], gamma=GAMMA, alpha=ALPHA, omega=0.0, **epsilon, **own)
+    return kind(S, A, [SEED], gamma=GAMMA, alpha=ALPHA, omega=OMEGA, **epsilon, **own)
+
+
+class Steps:
+    """How far the visits of each pair so far let it move."""
+
+    def __init__(self) -> None:
+        self.n = np.zeros((S, A))
+
+    def visit(self, s: int, a: int) -> float:
+        self.n[s, a] += 1
+        return self.all()[s, a]
+
+    def all(self) -> np.ndarray:
+        return ALPHA / np.maximum(self.n, 1) ** OMEGA
 
 
 def odds(q: np.ndarray) -> np.ndarray:
@@ -100,15 +111,15 @@ def coin(name: str, index: int) -> float:
 
 
 def test_sarsa_is_the_box() -> None:
-    lived, q = life(300), np.zeros((S, A))
+    lived, q, steps = life(300), np.zeros((S, A)), Steps()
     for t, x in enumerate(lived):
-        q[x.s, x.a] += ALPHA * (x.r + x.discount * follows(q, lived, t) - q[x.s, x.a])
+        q[x.s, x.a] += steps.visit(x.s, x.a) * (x.r + x.discount * follows(q, lived, t) - q[x.s, x.a])
     np.testing.assert_allclose(feed(made(Sarsa), lived), q, rtol=1e-12, atol=1e-12)
 
 
 def test_sarsa_bootstraps_from_an_expectation_at_a_time_limit_and_from_nothing_at_an_end() -> None:
-    """q(1, .) = 4, 8, 2 and epsilon 0.4 on 3 actions: .6 8 + .4 14 / 3 = 6.6667; a step of .3 from 0 with reward 1."""
-    for ended, expected in ((True, 0.3 * 1), (False, 0.3 * (1 + 0.9 * (0.6 * 8 + 0.4 * 14 / 3)))):
+    """q(1, .) = 4, 8, 2 and epsilon 0.4 on 3 actions: .6 8 + .4 14 / 3 = 6.6667; a step of .7 from 0 with reward 1."""
+    for ended, expected in ((True, 0.7 * 1), (False, 0.7 * (1 + 0.9 * (0.6 * 8 + 0.4 * 14 / 3)))):
         learner = made(Sarsa)
         learner.q.value[0, 1] = torch.tensor([4.0, 8.0, 2.0])
         q = feed(learner, [Lived(0, 2, 1.0, 1, ended, not ended)])
@@ -116,20 +127,20 @@ def test_sarsa_bootstraps_from_an_expectation_at_a_time_limit_and_from_nothing_a
 
 
 def test_expected_sarsa_is_its_equation() -> None:
-    lived, q = life(300), np.zeros((S, A))
+    lived, q, steps = life(300), np.zeros((S, A)), Steps()
     for x in lived:
-        q[x.s, x.a] += ALPHA * (x.r + x.discount * odds(q[x.after]) @ q[x.after] - q[x.s, x.a])
+        q[x.s, x.a] += steps.visit(x.s, x.a) * (x.r + x.discount * odds(q[x.after]) @ q[x.after] - q[x.s, x.a])
     np.testing.assert_allclose(feed(made(ExpectedSarsa), lived), q, rtol=1e-12, atol=1e-12)
 
 
 def test_double_q_learning_is_the_box() -> None:
-    lived, q = life(300), np.zeros((2, S, A))
+    lived, q, steps = life(300), np.zeros((2, S, A)), (Steps(), Steps())
     heads = 0
     for t, x in enumerate(lived):
         i = 0 if coin("coin", t) < 0.5 else 1
         heads += i == 0
         value = q[1 - i, x.after, q[i, x.after].argmax()]
-        q[i, x.s, x.a] += ALPHA * (x.r + x.discount * value - q[i, x.s, x.a])
+        q[i, x.s, x.a] += steps[i].visit(x.s, x.a) * (x.r + x.discount * value - q[i, x.s, x.a])
     learner = made(DoubleQLearning)
     np.testing.assert_allclose(feed(learner, lived), q[0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(learner.other.value[0].numpy(), q[1], rtol=1e-12, atol=1e-12)
@@ -138,23 +149,25 @@ def test_double_q_learning_is_the_box() -> None:
 
 
 def test_sarsa_lambda_is_the_box() -> None:
-    lived, q, e = life(300), np.zeros((S, A)), np.zeros((S, A))
+    lived, q, e, steps = life(300), np.zeros((S, A)), np.zeros((S, A)), Steps()
     for t, x in enumerate(lived):
         delta = x.r + x.discount * follows(q, lived, t) - q[x.s, x.a]
         e[x.s, x.a] += 1
-        q += ALPHA * delta * e
+        steps.visit(x.s, x.a)
+        q += steps.all() * delta * e
         e *= 0 if x.ended or x.cut else GAMMA * LAM
     np.testing.assert_allclose(feed(made(SarsaLambda, lam=LAM), lived), q, rtol=1e-12, atol=1e-12)
 
 
 def test_watkins_q_lambda_is_the_box() -> None:
-    lived, q, e = life(300), np.zeros((S, A)), np.zeros((S, A))
+    lived, q, e, steps = life(300), np.zeros((S, A)), np.zeros((S, A)), Steps()
     for x in lived:
         if q[x.s, x.a] < q[x.s].max():
             e[:] = 0
         e[x.s, x.a] += 1
         delta = x.r + x.discount * q[x.after].max() - q[x.s, x.a]
-        q += ALPHA * delta * e
+        steps.visit(x.s, x.a)
+        q += steps.all() * delta * e
         e *= 0 if x.ended or x.cut else GAMMA * LAM
     np.testing.assert_allclose(feed(made(WatkinsQLambda, lam=LAM), lived), q, rtol=1e-12, atol=1e-12)
 
@@ -162,12 +175,12 @@ def test_watkins_q_lambda_is_the_box() -> None:
 @pytest.mark.parametrize("kappa", [None, 0.05])
 def test_dyna_is_the_box(kappa: float | None) -> None:
     """n = 4; with `kappa` Dyna-Q+. A pair never tried leads back to where it is, earns nothing, and waits since 0."""
-    n, lived, q = 4, life(120, chance=False), np.zeros((S, A))
+    n, lived, q, steps = 4, life(120, chance=False), np.zeros((S, A)), Steps()
     model: dict[tuple[int, int], tuple[float, int, float]] = {}
     tried: dict[tuple[int, int], int] = {}
 
     def learn(s: int, a: int, r: float, after: int, discount: float) -> None:
-        q[s, a] += ALPHA * (r + discount * q[after].max() - q[s, a])
+        q[s, a] += steps.visit(s, a) * (r + discount * q[after].max() - q[s, a])
 
     for t, x in enumerate(lived, 1):
         learn(x.s, x.a, x.r, x.after, x.discount)
@@ -181,67 +194,6 @@ def test_dyna_is_the_box(kappa: float | None) -> None:
             learn(s, a, r + (kappa or 0) * np.sqrt(t - tried.get((s, a), 0)), after, discount)
     learner = made(DynaQ, planning=n) if kappa is None else made(DynaQPlus, planning=n, kappa=kappa)
     np.testing.assert_allclose(feed(learner, lived), q, rtol=1e-10, atol=1e-10)
-
-
-def test_traces_without_reach_are_one_step_methods_however_many_worlds_meet() -> None:
-    """Lambda 0, 2 replicas x 5 worlds on 3 states: Sarsa(0) is Sarsa, Q(0) Q-learning, steps that decay included."""
-
-    rng = np.random.default_rng(0)
-    arguments = {"gamma": GAMMA, "alpha": 1.0, "omega": 0.7, "epsilon": (EPSILON, EPSILON), "epsilon_steps": 1}
-    one = [Sarsa(3, 2, [1, 2], **arguments), QLearning(3, 2, [1, 2], **arguments)]
-    traced = [SarsaLambda(3, 2, [1, 2], lam=0.0, **arguments), WatkinsQLambda(3, 2, [1, 2], lam=0.0, **arguments)]
-    for _ in range(40):
-        ended, cut = rng.random((2, 5)) < 0.2, rng.random((2, 5)) < 0.2
-        transition = Transition(
-            obs=torch.from_numpy(rng.integers(0, 3, (2, 5))),
-            memory=torch.zeros(2, 5, 0),
-            action=torch.from_numpy(rng.integers(0, 2, (2, 5))),
-            reward=torch.from_numpy(rng.normal(size=(2, 5)).astype(np.float32)),
-            next_obs=torch.from_numpy(rng.integers(0, 3, (2, 5))),
-            discount=torch.from_numpy(1 - ended.astype(np.float32)),
-            last=torch.from_numpy(ended | cut),
-        )
-        for learner in (*one, *traced):
-            learner.update(transition)
-    for plain, reaching in zip(one, traced, strict=True):
-        torch.testing.assert_close(reaching.q.value, plain.q.value, rtol=1e-12, atol=1e-12)
-        assert torch.equal(reaching.q.n, plain.q.n)
-
-
-def test_worlds_that_meet_under_traces_share_by_their_traces() -> None:
-    """Two worlds, traces 1 and .5 on one pair, errors 2 and -4: (1 2 - .5 4) / 1.5 times the largest trace, 1."""
-
-    table, traces = Table(1, (2, 1), alpha=1.0, omega=0.0), Traces(1, 2)
-    first, second = torch.tensor([[0, 0]]), torch.tensor([[0, 1]])
-    always = torch.tensor([[True, True]])
-    decay = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
-    traces.visit(first, decay, torch.tensor([[False, True]]))  # world 1 was at pair 0
-    traces.visit(second, decay, always)  # then world 0 is there, and world 1 at pair 1
-    traces.correct(table, second, torch.tensor([[2.0, -4.0]], dtype=torch.float64), always)
-    assert traces.e[0].tolist() == [[1, 0], [0.5, 1]]
-    assert table.value[0, :, 0].tolist() == pytest.approx([(2 - 0.5 * 4) / 1.5, -4])
-
-
-def test_of_worlds_that_meet_the_last_speaks_for_the_model() -> None:
-    """Three worlds take pair (1, 0) and go to 0, 2 and 1: remembered is the third, with its reward and its end."""
-    model = Model(1, 3, 2)
-    model.learn(
-        Transition(
-            obs=torch.tensor([[1, 1, 1]]),
-            memory=torch.zeros(1, 3, 0),
-            action=torch.tensor([[0, 0, 0]]),
-            reward=torch.tensor([[5.0, 6.0, 7.0]]),
-            next_obs=torch.tensor([[0, 2, 1]]),
-            discount=torch.tensor([[1.0, 1.0, 0.0]]),
-            last=torch.tensor([[False, False, True]]),
-        ),
-        step=9,
-    )
-    assert model.successor.tolist() == [[0, 0, 1, 1, 2, 2]]
-    assert model.reward.tolist() == [[0, 0, 7, 0, 0, 0]]
-    assert model.discount.tolist() == [[1, 1, 0, 1, 1, 1]]
-    assert model.when.tolist() == [[0, 0, 9, 0, 0, 0]]
-    assert model.known().tolist() == [[[False, False], [True, False], [False, False]]]
 
 
 def test_step_sizes_are_looked_up_as_far_as_counts_go() -> None:

@@ -132,24 +132,3 @@ def test_sarsa_becomes_optimal_as_epsilon_vanishes(kind: type[Control], own: dic
     q = learnt(kind, ZHAO.mdp, 0.9, (1.0, 0.0), omega=0.0, alpha=0.5, steps=20_000, worlds=20, limit=5, **own)
     assert off(q.amax(-1), best.values) < 1
     assert off(dp.evaluate_exactly(ZHAO.mdp, q.argmax(-1), 0.9), best.values) < 1e-9
-
-
-@pytest.mark.parametrize(
-    ("kind", "own"),
-    [
-        (Sarsa, {}),
-        (ExpectedSarsa, {}),
-        (DoubleQLearning, {}),
-        (SarsaLambda, {"lam": 0.8}),
-        (WatkinsQLambda, {"lam": 0.8}),
-        (DynaQ, {"planning": 3}),
-        (DynaQPlus, {"planning": 3, "kappa": 0.01}),
-    ],
-)
-def test_a_replica_learns_the_same_bit_for_bit_whoever_rides_along(kind: type[Control], own: dict) -> None:
-    arguments = {"omega": 0.6, "steps": 400, "worlds": 4, "limit": 7, **own}
-    together = learnt(kind, CHANCE, 0.5, (1.0, 0.2), seeds=range(3), **arguments)
-    for r in range(3):
-        alone = learnt(kind, CHANCE, 0.5, (1.0, 0.2), seeds=range(r, r + 1), **arguments)
-        assert torch.equal(alone[0], together[r])
-    assert not torch.equal(together[0], together[1])

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
 from lab import streams
-from rl.deep.replay import _below
+from rl.deep.replay import below
 from rl.types import Transition
 
 FIELDS = ("obs", "action", "reward", "discount", "last", "begins", "counts")
@@ -47,7 +47,7 @@ class Sequences:
     """What the agent remembered when it saw the first look."""
 
 
-class Memories:
+class SequenceReplay:
     """A ring of looks for each world, allocated in the shapes of the first step that comes.
 
     Args:
@@ -55,9 +55,13 @@ class Memories:
         length: T, looks in a sequence.
         stride: looks between the starts of two sequences.
         keys: one for each replica; its samples depend on no other.
+
+    Raises:
+        ValueError: as `room` says of a single world.
     """
 
     def __init__(self, capacity: int, length: int, stride: int, keys: Int64[Tensor, "R"]) -> None:
+        room(capacity, 1, length, stride)
         self.capacity, self.length, self.stride, self.key = capacity, length, stride, keys
         self.turns = 0  # steps of every world seen
         self.storage: dict[str, Tensor] = {}
@@ -71,7 +75,7 @@ class Memories:
         """Append a step of every world, and where it was cut, what it led to.
 
         Raises:
-            ValueError: on the first, for a capacity that leaves a world fewer looks than a sequence and a stride.
+            ValueError: on the first, as `room` says.
         """
         if not self.storage:
             self._allocate(t)
@@ -98,7 +102,7 @@ class Memories:
             raise ValueError(f"{self.turns} steps are remembered, expected at least {self.length} before a sample")
         R, W, C = self.storage["action"].shape
         pair = 2 * (draw * size + torch.arange(size, device=self.key.device))
-        world = _below(W, streams.bits(self.key[:, None], pair))  # [R, B]
+        world = below(W, streams.bits(self.key[:, None], pair))  # [R, B]
         added = self.storage["added"].gather(1, world)
         first = (added + 1 - C).clamp(min=0).add(self.stride - 1) // self.stride  # in strides; slot `added` is in use
         starts = (added - self.length) // self.stride + 1 - first
@@ -125,13 +129,7 @@ class Memories:
 
     def _allocate(self, t: Transition) -> None:
         R, W = t.action.shape
-        C = self.capacity // W // self.stride * self.stride
-        least = self.length + self.stride
-        if least > C:
-            raise ValueError(
-                f"the capacity is {self.capacity}, {self.capacity // W} for each of {W} worlds; expected at least "
-                f"{-(-least // self.stride) * self.stride} for each: a sequence of {self.length} and a stride"
-            )
+        C = room(self.capacity, W, self.length, self.stride)
         like = {"obs": t.obs, "action": t.action, "reward": t.reward, "discount": t.discount}
         like |= {"last": t.last, "begins": t.last, "counts": t.last}
         self.storage = {name: one.new_zeros(R, W, C, *one.shape[2:]) for name, one in like.items()}
@@ -146,3 +144,20 @@ class Memories:
         self.turns = saved["turns"]
         device = self.key.device
         self.storage = {name: one.to(device, copy=True) for name, one in saved.items() if name != "turns"}
+
+
+def room(capacity: int, worlds: int, length: int, stride: int) -> int:
+    """C, the looks kept of each world: a share of the capacity, down to a whole stride.
+
+    Raises:
+        ValueError: for fewer than a sequence and a stride, or a length or stride below 1.
+    """
+    if length < 1 or stride < 1:
+        raise ValueError(f"sequences of {length} every {stride} looks, expected 1 or more of both")
+    share, least = capacity // worlds // stride * stride, length + stride
+    if least > share:
+        raise ValueError(
+            f"the capacity is {capacity}, {capacity // worlds} for each of {worlds} worlds; expected at least "
+            f"{-(-least // stride) * stride} for each: a sequence of {length} and a stride"
+        )
+    return share
