@@ -23,13 +23,13 @@ AGENTS = (  # agent, world, what it shows
     ("dqn", "zhao-5x5", "A deep Q-network learns the same world"),
     ("dqn", "FrozenLake-v1", "A deep Q-network on Gymnasium's FrozenLake, its slippery dynamics lifted into a table"),
     (
-        "dqn",
+        "double-dqn",
         "CartPole-v1",
         "A deep Q-network on Gymnasium's CartPole, which no table describes; 500 is the limit",
     ),
 )
 MARK = "demo.json"
-REPLICAS = {"q-learning": 20, "dqn": 5}
+REPLICAS = {"q-learning": 20, "dqn": 5, "double-dqn": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
