@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
-    # 8 of 10 seeds solved on run seed 1, 4 on run seed 0 (docs/agents/deep-q-networks.md). Values near 100 are reached n steps of horizon
+    # 8 of 10 seeds solved on run seed 1, 4 on run seed 0 (docs/agents/deep-q-networks.md).
+    # Values near 100 are reached n steps of horizon
     # a target copy: so n is large and copies are frequent; large batches and the norm keep the fit between two of them,
     # all of the past is remembered, and a step size that falls to almost nothing settles on one policy.
     ("dqn", "CartPole-v1"): (
