@@ -40,7 +40,7 @@ def log_probability(
     with torch.autocast(hidden.device.type, enabled=False):
         if len(_parts(len(hidden), weight)) == 1:
             return _judged(hidden, weight, target)
-        return _LogProbability.apply(hidden, weight, target)  # type: ignore[no-untyped-call]
+        return _LogProbability.apply(hidden, weight, target)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _parts(positions: int, weight: Tensor) -> list[slice]:

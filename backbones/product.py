@@ -21,7 +21,7 @@ def able(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's own
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )

@@ -73,4 +73,4 @@ def _status(name: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_work(json.loads(sys.argv[1]))))  # noqa: T201
+    print(json.dumps(_work(json.loads(sys.argv[1]))))  # noqa: T201  # this is what it is for

@@ -131,7 +131,8 @@ def _picture(bar: Bar, curve: list[tuple[int, Tensor]], found: Evaluation) -> Fi
     if level is not None:
         plots.level(right, level, "the exact optimum" if bar.least is None else "asked for")
     plots.label(right, f"In the end: {found.iqm:.4g}", "seed, by its score", "score of the learned policy")
-    plots.legend(right, "lower right")
+    plots.legend(right, "upper left")
+    right.margins(y=0.2)
     return figure
 
 

@@ -34,7 +34,7 @@ REPLICAS = {"q-learning": 20, "dqn": 5, "double-dqn": 5}
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Common):
-    """All three jobs on the embedded data, with a page of pictures at the end; about five minutes on two cores."""
+    """All three jobs on the embedded data, with a page of pictures at the end; five to ten minutes on two cores."""
 
 
 def demo(args: Sequence[str]) -> dict[str, Any]:
