@@ -9,15 +9,21 @@ distance. Nothing in it knows the size of the map or where things are, so what i
 Values far from a goal differ by little, so the MLP reads their differences relative to v here, enlarged:
 tanh(20 (v' - v) / v).
 
+Whether a learner finds this depends on a sign. Where the first weights happen to make walls worth more than goals, the
+MLP learns to walk down v, which is right beside a goal and makes walls worth still more; but only maxima spread, and
+the map never shows the way. So there are two maps, and the second one's first weights are the first one's, negated: in
+one of them goals are worth more.
+
 Once v has settled, each cell's value comes along one way, from neighbour to best neighbour to where v = r, and the
 gradient of the maximum is the gradient along that way. So the sweeps over the map record nothing; the values of the
 agent's cell and its neighbours are computed again along their ways, and only that is differentiated.
 
 Source: Nardelli, Synnaeve, Lin, Kohli, Torr & Usunier, "Value propagation networks", ICLR 2019, eq. 4 (MVProp), after
 Tamar et al., "Value iteration networks", NIPS 2016. Departures: neighbours are the 4 that one step reaches, not 8; r
-and p read one cell each (theirs 3 x 3); the differences are relative and enlarged.
+and p read one cell each (theirs 3 x 3); the differences are relative and enlarged; two maps.
 
-Key: R replicas (a leading dimension, or none), B batch, N = R B maps, C planes, H, W the map's size, k sweeps.
+Key: R replicas (a leading dimension, or none), B batch, N = R B observations, 2 N maps, C planes, H, W their size,
+k sweeps.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from backbones.shape import wrong
 
 LOOK = 8  # sweeps between two looks whether anything still changes
 SHARP = 20.0  # how much relative differences of values are enlarged
+MAPS = 2
 POOR, OPEN = -3.0, 2.0  # first biases of r and p: nearly nothing is worth anything, nearly everything is open
 
 
@@ -57,13 +64,15 @@ class Planner(nn.Module):
         self.shape = tuple(shape)
         channels, height, columns = self.shape
         self.sweeps = height * columns // 2 + max(height, columns) if sweeps is None else sweeps
-        self.judge = MLP(channels - 1, [width], 2)
-        self.head = MLP(5 + 9 * (channels - 1), [hidden], outputs)
+        self.judge = MLP(channels - 1, [width], 2 * MAPS)
+        self.head = MLP(5 * MAPS + 9 * (channels - 1), [hidden], outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Biases of r and p such that values spread from the first; all else is as everywhere."""
-        self.judge.output.bias.copy_(torch.tensor([POOR, OPEN]))
+        """Biases of r and p such that values spread from the first, weights mirrored; all else is as everywhere."""
+        weight, bias = self.judge.output.weight, self.judge.output.bias
+        bias.copy_(torch.tensor([POOR, OPEN] * MAPS))
+        weight[2:] = -weight[:2]
 
     def forward(self, x: Shaped[Tensor, "*R B C H W"]) -> Float[Tensor, "*R B o"]:
         """What the MLP makes of the agent's surroundings; held R times, all with a leading R.
@@ -80,12 +89,13 @@ class Planner(nn.Module):
         corner = at // columns * (columns + 2) + at % columns  # of the 3 x 3 around it, on the map with a margin
         step = torch.arange(3, device=x.device)
         nine = corner[:, None] + (step[:, None] * (columns + 2) + step).flatten()  # [N, 9]
-        v = self.values(maps[:, 1:], nine[:, 1::2], nine[:, 4:5], held)  # [N, 5], the neighbours and here
-        here = v[:, 4:]
-        relative = torch.tanh(SHARP * (v[:, :4] - here) / (here + 1e-6))
+        v = self.values(maps[:, 1:], nine[:, 1::2], nine[:, 4:5], held)  # [N, 2, 5], the neighbours and here
+        here = v[..., 4:]
+        relative = torch.tanh(SHARP * (v[..., :4] - here) / (here + 1e-6))
+        seen = torch.cat([relative, here], -1).flatten(1)  # [N, 10]
         planes = nn.functional.pad(maps[:, 1:], (1, 1, 1, 1)).flatten(2)
         around = planes.gather(2, nine[:, None].expand(-1, planes.shape[1], -1)).flatten(1)  # [N, 9 (C - 1)]
-        return self.head(torch.cat([relative, around, here], dim=1).view(*x.shape[: 1 + held], -1))
+        return self.head(torch.cat([seen, around], dim=1).view(*x.shape[: 1 + held], -1))
 
     def values(
         self,
@@ -93,24 +103,25 @@ class Planner(nn.Module):
         neighbours: Int64[Tensor, "N 4"],
         here: Int64[Tensor, "N 1"],
         held: int = 0,
-    ) -> Float[Tensor, "N 5"]:
-        """The settled values of the named cells, numbered on the map with a margin of one cell around."""
+    ) -> Float[Tensor, "N 2 5"]:
+        """The settled values of the named cells in both maps; cells are numbered with a margin of one around a map."""
         cells = planes.movedim(1, -1)  # [N, H, W, c]
         own = cells.reshape(*self.judge.output.weight.shape[:held], -1, cells.shape[-1])
-        r, p = torch.sigmoid(self.judge(own)).view(*cells.shape[:3], 2).unbind(-1)  # [N, H, W]
+        judged = torch.sigmoid(self.judge(own)).view(*cells.shape[:3], MAPS, 2)
+        r, p = judged.movedim(3, 1).flatten(0, 1).unbind(-1)  # [2 N, H, W]
         leads, ends = ways(r.detach(), p.detach(), self.sweeps)
         r, p = (nn.functional.pad(one, (1, 1, 1, 1)).flatten(1) for one in (r, p * ~ends))
-        way = [torch.cat([neighbours, here], 1)]
+        way = [torch.cat([neighbours, here], 1).repeat_interleave(MAPS, 0)]
         for k in range(self.sweeps):
             way.append(leads.gather(1, way[-1]))
             if k % LOOK == LOOK - 1 and leads.device.type == "cpu" and torch.equal(way[-1], way[-2]):
                 break  # all are where their values come from
-        along = torch.stack(way, 1).flatten(1)  # [N, (k + 1) 5]
+        along = torch.stack(way, 1).flatten(1)  # [2 N, (k + 1) 5]
         r, p = (one.gather(1, along).view(len(r), -1, 5) for one in (r, p))
         v = r[:, -1]
         for k in reversed(range(len(way) - 1)):
             v = torch.lerp(r[:, k], v, p[:, k])
-        return v
+        return v.view(-1, MAPS, 5)
 
 
 @torch.no_grad()

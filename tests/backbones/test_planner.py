@@ -6,7 +6,7 @@ from torch import Tensor
 
 import envs
 from backbones.initialise import build
-from backbones.planner import Planner
+from backbones.planner import MAPS, Planner
 from backbones.replicas import Replicas
 from backbones.shape import ShapeError
 
@@ -31,11 +31,14 @@ def test_it_can_be_value_iteration(seed: int) -> None:
         weight.data.zero_()
     first, last = net.judge.hidden[0], net.judge.output
     first.weight.data[0, 0] = first.weight.data[1, 1] = 1  # planes after the agent's: wall, goal, ...
-    last.weight.data[0, 1], last.bias.data[0] = 50.0, -25.0
-    last.weight.data[1, 0] = -50.0
-    last.bias.data[1] = torch.logit(torch.tensor(GAMMA, dtype=torch.float64))
+    for m in range(MAPS):
+        last.weight.data[2 * m, 1], last.bias.data[2 * m] = 50.0, -25.0
+        last.weight.data[2 * m + 1, 0] = -50.0
+        last.bias.data[2 * m + 1] = torch.logit(torch.tensor(GAMMA, dtype=torch.float64))
     neighbours, here = surroundings(planes)
-    found = net.values(planes[1:].expand(len(here), -1, -1, -1), neighbours, here)[:, 4].view(planes.shape[1:])
+    found = net.values(planes[1:].expand(len(here), -1, -1, -1), neighbours, here)[:, MAPS - 1, 4].view(
+        planes.shape[1:]
+    )
     wall, reached = planes[1] > 0, planes[2] > 0
     expected = reached.double()
     for distance in range(1, k + 1):
@@ -59,22 +62,36 @@ def swept(r: Tensor, p: Tensor, sweeps: int) -> Tensor:
 
 
 def test_values_and_gradients_are_those_of_all_the_sweeps() -> None:
-    """Random planes and weights: settled values of every cell, and the gradients of a random sum of them."""
+    """Random planes and weights: settled values of every cell in both maps, and the gradients of a random sum."""
     g = torch.Generator().manual_seed(0)
     net = build(lambda: Planner((4, 5, 6), 3, sweeps=40), g).double()
     planes = torch.rand(3, 5, 6, generator=g, dtype=torch.float64)
     neighbours, here = surroundings(planes)
     found = net.values(planes.expand(30, -1, -1, -1), neighbours, here)
-    r, p = torch.sigmoid(net.judge(planes.flatten(1).mT)).view(5, 6, 2).unbind(-1)
-    whole = torch.nn.functional.pad(swept(r[None], p[None], 40)[0], (1, 1, 1, 1)).flatten()
-    expected = whole[torch.cat([neighbours, here], 1)]
+    judged = torch.sigmoid(net.judge(planes.flatten(1).mT)).view(5, 6, MAPS, 2)
+    both = []
+    for m in range(MAPS):
+        r, p = judged[:, :, m].unbind(-1)
+        whole = torch.nn.functional.pad(swept(r[None], p[None], 40)[0], (1, 1, 1, 1)).flatten()
+        both.append(whole[torch.cat([neighbours, here], 1)])
+    expected = torch.stack(both, 1)
     torch.testing.assert_close(found, expected)
-    weight = torch.randn(30, 5, generator=g, dtype=torch.float64)
+    weight = torch.randn(30, MAPS, 5, generator=g, dtype=torch.float64)
     parameters = list(net.judge.parameters())
     ours = torch.autograd.grad((found * weight).sum(), parameters)
     theirs = torch.autograd.grad((expected * weight).sum(), parameters)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_at_first_the_second_map_is_the_mirror_of_the_first() -> None:
+    """What one map thinks worth more, the other thinks worth less, kind by kind of cell; and so with openness."""
+    net = build(lambda: Planner((5, 6, 6), 4), torch.Generator().manual_seed(0))
+    kinds = torch.cat([torch.zeros(1, 4), torch.eye(4)])
+    said = net.judge(kinds).view(5, MAPS, 2)  # logits
+    apart = said - said[:1]
+    torch.testing.assert_close(apart[:, 0], -apart[:, 1])
+    assert (apart[1:].abs() > 1e-3).all()
 
 
 def test_what_it_says_depends_on_the_surroundings_not_on_the_place() -> None:
