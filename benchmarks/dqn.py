@@ -1,7 +1,8 @@
 """Deep Q-networks on CartPole-v1: ten of our seeds beside one of stable-baselines3's DQN, on one machine in one run.
 
-    learning         seconds from nothing to a trained agent, evaluation not counted: ours as `qx train dqn CartPole-v1`
-                     has it, R replicas in one program; the peer with the hyperparameters that rl-zoo found for it
+    learning         seconds from nothing to a trained agent, evaluation not counted: ours as
+                     `qx train double-dqn CartPole-v1` has it, R replicas in one program; the peer with the
+                     hyperparameters that rl-zoo found for it
     gradient steps   updates of one network a second, every replica counted, nothing else going on: both with a network
                      of 256 x 256 without norms, batches of 64, Huber's loss, Adam and a clipped norm
 
@@ -32,7 +33,7 @@ from rl.deep.dqn import DQN
 from rl.evaluate import evaluate
 from rl.train import TrainConfig
 
-WORLD, SOLVED = "CartPole-v1", 475.0
+AGENT, WORLD, SOLVED = "double-dqn", "CartPole-v1", 475.0
 OURS, PEER = "quincunx", "stable-baselines3"
 STEPS = 50_000
 ZOO: dict[str, Any] = {
@@ -65,7 +66,7 @@ class Learnt:
         return sum(r >= SOLVED for r in self.returns)
 
 
-def ours(replicas: int, seed: int, steps: int | None = None, episodes: int = 20, agent: str = "dqn") -> Learnt:
+def ours(replicas: int, seed: int, steps: int | None = None, episodes: int = 20, agent: str = AGENT) -> Learnt:
     """Our agent on CartPole, `replicas` seeds at once; `steps` None is as long as its defaults say."""
     world, (config, length) = envs.load(WORLD), defaults(agent, WORLD)
     if steps is not None:

@@ -1,6 +1,6 @@
 """Deep agents on worlds that have a bar: ten seeds each, all trained in one program, judged as `qx train` judges.
 
-    qx reproduce cartpole          is `qx train dqn CartPole-v1 --replicas 10 --episodes 100`
+    qx reproduce cartpole          is `qx train double-dqn CartPole-v1 --replicas 10 --episodes 100`
 
 On a table the bar is the exact optimum and the score is the exact value of each seed's policy, so the gap has no noise;
 elsewhere it is the mean undiscounted return of 100 episodes, which no seed has seen.
@@ -48,12 +48,36 @@ class Bar:
 
 BARS: dict[str, Bar] = {
     "cartpole": Bar(
-        agent="dqn",
+        agent="double-dqn",
         world="CartPole-v1",
         least=475.0,
         every=True,
         source="Barto, Sutton & Anderson 1983; Gymnasium's threshold of CartPole-v1",
-        minutes=2.0,
+        minutes=1.5,
+    ),
+    "acrobot": Bar(
+        agent="ppo",
+        world="Acrobot-v1",
+        least=-100.0,
+        every=False,
+        source="Sutton 1996; Gymnasium's threshold of Acrobot-v1",
+        minutes=1.5,
+    ),
+    "mountain-car-v0": Bar(
+        agent="tile-sarsa-lambda",
+        world="MountainCar-v0",
+        least=-110.0,
+        every=False,
+        source="Moore 1990; Gymnasium's threshold of MountainCar-v0",
+        minutes=1.0,
+    ),
+    "lunar-lander": Bar(
+        agent="double-dqn",
+        world="LunarLander-v3",
+        least=200.0,
+        every=False,
+        source="Gymnasium's LunarLander-v3, which calls 200 solved",
+        minutes=10.0,
     ),
 }
 """By the name of the claim."""

@@ -28,7 +28,7 @@ class Deep(Answering):
     peer_steps: int = dqn.STEPS
     """Steps of the peer. Fewer than rl-zoo's 50,000 only try whether it runs."""
     steps: int | None = None
-    """Steps of each of ours; by default those of `qx train dqn CartPole-v1`. Fewer only try whether it runs."""
+    """Steps of each of ours; by default those of `qx train double-dqn CartPole-v1`. Fewer only try whether it runs."""
     episodes: int = 20
     """Greedy episodes that judge a seed. More say more."""
     seconds: float = 10.0
