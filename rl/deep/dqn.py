@@ -141,7 +141,8 @@ class DQN:
             loss, seen = self.losses(batch, self.updates)
             norms.append(self.online.step((batch.weight * loss).mean(1), self.step))
             losses.append(loss.detach())
-            self.replay.learned(batch, self.method.surprise(losses[-1]))
+            if self.replay.asks:
+                self.replay.learned(batch, self.method.surprise(losses[-1]))
             self.updates += 1
             if self.updates % self.target_every == 0:
                 self._sync()

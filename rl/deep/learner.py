@@ -70,7 +70,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = linear(*self.rate, self.rate_steps, at)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.sum())
+        torch.autograd.backward(loss, torch.ones_like(loss))
         norm = clip_each(self.weights, self.clip)
         self.optimizer.step()
         return norm

@@ -87,7 +87,7 @@ class Expected(Method):
         return reward.unsqueeze(-1) + discount.unsqueeze(-1) * successor
 
     def loss(self, said: Float[Tensor, "*b 1"], y: Float[Tensor, "*b 1"]) -> Float[Tensor, "*b"]:
-        return huber(y - said).squeeze(-1)
+        return nn.functional.huber_loss(said, y, reduction="none").squeeze(-1)
 
     def target_mean(self, y: Float[Tensor, "*b 1"]) -> Float[Tensor, "*b"]:
         return y.squeeze(-1)

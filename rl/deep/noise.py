@@ -31,15 +31,15 @@ class Noise:
 
     def act(self, worlds: int, step: int) -> Drawn:
         """Of every world by itself, at `step`: `[R, W, Z]`."""
-        return self._draw(world_keys(self.acting, worlds), step)
+        return self._draw(world_keys(self.acting, worlds), step) if self.size else ()
 
     def learn(self, draw: int) -> Drawn:
         """The `draw`-th of the updates, shared by the rows of a batch: `[R, 1, Z]`."""
-        return self._draw(self.learning[:, None], draw)
+        return self._draw(self.learning[:, None], draw) if self.size else ()
 
     def none(self) -> Drawn:
         """No noise, for who is judged: zeros `[R, 1, Z]`."""
         return (torch.zeros(len(self.acting), 1, self.size, device=self.acting.device),) if self.size else ()
 
     def _draw(self, key: Int64[Tensor, "R rows"], at: int) -> Drawn:
-        return (streams.normal(key.unsqueeze(-1), at * self.size + self._index),) if self.size else ()
+        return (streams.normal(key.unsqueeze(-1), at * self.size + self._index),)

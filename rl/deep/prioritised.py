@@ -77,6 +77,8 @@ class PrioritisedReplay:
         beta_steps: transitions of each replica over which it rises.
     """
 
+    asks = True  # the priorities are what it is told
+
     def __init__(self, capacity: int, keys: Int64[Tensor, "R"], *, alpha: float, beta: float, beta_steps: int) -> None:
         self.ring = Replay(capacity, keys)
         self.capacity, self.key, self.alpha = capacity, keys, alpha

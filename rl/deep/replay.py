@@ -46,6 +46,8 @@ class Memories(Protocol):
     """What a learner asks of its past."""
 
     capacity: int
+    asks: bool
+    """Whether `learned` makes any use of what it is told; where it does not, nobody need work it out."""
 
     def __len__(self) -> int: ...
 
@@ -76,6 +78,8 @@ class Replay:
     Raises:
         ValueError: for a capacity below 1, or one that the worlds of a replica overrun in a single step.
     """
+
+    asks = False  # every transition is drawn alike
 
     def __init__(self, capacity: int, keys: Int64[Tensor, "R"]) -> None:
         if capacity < 1:
@@ -130,7 +134,7 @@ class Replay:
         return Batch(**columns, weight=weight, place=place)
 
     def learned(self, batch: Batch, surprise: Float32[Tensor, "R B"]) -> None:
-        """Nothing: every transition is drawn alike."""
+        """Nothing."""
 
     def _gather(self, stored: Tensor, place: Int64[Tensor, "G R B"]) -> Tensor:
         row = (self._row + place).reshape(-1)
