@@ -6,8 +6,8 @@ from typing import Any
 
 TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     # Plain: 10, 7 and 8 of 10 seeds solved on three run seeds. Double: 10 of 10 (docs/agents/deep-q-networks.md).
-    # Values near 100 are reached in strides of n steps a target copy; copies are frequent, and the step size stays large
-    # enough to go on learning where the cart drifts away after hundreds of steps.
+    # Values near 100 are reached in strides of n steps a target copy; copies are frequent, and the step size stays
+    # large enough to go on learning where the cart drifts away after hundreds of steps.
     **{
         (agent, "CartPole-v1"): (
             {
@@ -28,6 +28,32 @@ TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         {"steps": 30_000},
     ),
     ("dqn", "zhao-5x5"): ({"exploration_steps": 4_000, "learning_rate_steps": 10_000}, {"steps": 10_000}),
+    # From planes, by a perceptron: each is one map, so there is nothing for a CNN to share between places.
+    ("double-dqn", "key-door"): (
+        {
+            "observation": "planes",
+            "backbone": "mlp",
+            "n": 3,
+            "batch_size": 128,
+            "gradient_steps": 4,
+            "exploration_steps": 20_000,
+            "final_learning_rate": 1e-5,
+            "learning_rate_steps": 40_000,
+        },
+        {"steps": 40_000, "worlds": 16},
+    ),
+    ("double-dqn", "four-rooms"): (
+        {
+            "observation": "planes",
+            "backbone": "mlp",
+            "n": 3,
+            "gradient_steps": 4,
+            "exploration_steps": 12_000,
+            "final_learning_rate": 3e-5,
+            "learning_rate_steps": 24_000,
+        },
+        {"steps": 24_000, "worlds": 16},
+    ),
     # The returns that are possible there: 1 a step, discounted by 0.99.
     **{(agent, "CartPole-v1"): ({"low": 0.0, "high": 100.0}, {}) for agent in ("c51", "rainbow")},
 }
