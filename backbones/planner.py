@@ -1,18 +1,19 @@
 """A network that plans on the map it sees: values spread over the map, then an MLP reads the agent's surroundings.
 
-    r, p = sigmoid(MLP of each cell's own planes)           what a cell is worth by itself, how open it is
-    v <- max(v, r + p (max over the 4 neighbours of v - r))     k times, from v = r
+    r, p = sigmoid(6 plane + MLP(the cell's planes)), sigmoid(MLP(the cell's planes))     what it is worth, how open it is
+    v <- max(v, r + p (max over the 4 neighbours of v - r))                               k times, from v = r
     output = MLP(which neighbours are worth more, what stands around, v here)
 
-With r = 1 at a goal, 0 elsewhere, p = gamma on floor and 0 in walls the recursion is value iteration: v is gamma to the
+There are such values for each plane but the agent's: at first each tells how near the nearest cell is that is marked in
+its plane, whatever stands between, and what matters, and what bars the way, is to be learned. Where nothing is marked
+in a plane its values are 0. With r = 1 at a goal, 0 elsewhere, p = gamma on floor and 0 in walls the recursion is value iteration: v is gamma to the
 distance. Nothing in it knows the size of the map or where things are, so what is learned on some mazes holds on others.
 Values far from a goal differ by little, so the MLP reads their differences relative to v here, enlarged:
 tanh(20 (v' - v) / v).
 
-Whether a learner finds this depends on a sign. Where the first weights happen to make walls worth more than goals, the
-MLP learns to walk down v, which is right beside a goal and makes walls worth still more; but only maxima spread, and
-the map never shows the way. So there are two maps, and the second one's first weights are the first one's, negated: in
-one of them goals are worth more.
+The plane in r is there because only maxima spread. Where the first weights happened to make walls worth more than
+goals, a goal was never where a value came from, and no gradient said that it should be: half of all seeds learned
+nothing (docs/notebook.md).
 
 Once v has settled, each cell's value comes along one way, from neighbour to best neighbour to where v = r, and the
 gradient of the maximum is the gradient along that way. So the sweeps over the map record nothing; the values of the
@@ -20,10 +21,11 @@ agent's cell and its neighbours are computed again along their ways, and only th
 
 Source: Nardelli, Synnaeve, Lin, Kohli, Torr & Usunier, "Value propagation networks", ICLR 2019, eq. 4 (MVProp), after
 Tamar et al., "Value iteration networks", NIPS 2016. Departures: neighbours are the 4 that one step reaches, not 8; r
-and p read one cell each (theirs 3 x 3); the differences are relative and enlarged; two maps.
+and p read one cell each (theirs 3 x 3); the differences are relative and enlarged;
+values for each plane, and the plane in r.
 
-Key: R replicas (a leading dimension, or none), B batch, N = R B observations, 2 N maps, C planes, H, W their size,
-k sweeps.
+Key: R replicas (a leading dimension, or none), B batch, N = R B observations, C planes, K = C - 1 values of each cell,
+H, W the map's size, k sweeps.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ from backbones.shape import wrong
 
 LOOK = 8  # sweeps between two looks whether anything still changes
 SHARP = 20.0  # how much relative differences of values are enlarged
-MAPS = 2
 POOR, OPEN = -3.0, 2.0  # first biases of r and p: nearly nothing is worth anything, nearly everything is open
+MARKED = 6.0  # what a cell's own plane adds to the logit of r
 
 
 class Planner(nn.Module):
@@ -64,15 +66,14 @@ class Planner(nn.Module):
         self.shape = tuple(shape)
         channels, height, columns = self.shape
         self.sweeps = height * columns // 2 + max(height, columns) if sweeps is None else sweeps
-        self.judge = MLP(channels - 1, [width], 2 * MAPS)
-        self.head = MLP(5 * MAPS + 9 * (channels - 1), [hidden], outputs)
+        self.maps = channels - 1
+        self.judge = MLP(self.maps, [width], 2 * self.maps)
+        self.head = MLP((5 + 9) * self.maps, [hidden], outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Biases of r and p such that values spread from the first, weights mirrored; all else is as everywhere."""
-        weight, bias = self.judge.output.weight, self.judge.output.bias
-        bias.copy_(torch.tensor([POOR, OPEN] * MAPS))
-        weight[2:] = -weight[:2]
+        """Biases of r and p such that values spread from the first; all else is as everywhere."""
+        self.judge.output.bias.copy_(torch.tensor([POOR] * self.maps + [OPEN] * self.maps))
 
     def forward(self, x: Shaped[Tensor, "*R B C H W"]) -> Float[Tensor, "*R B o"]:
         """What the MLP makes of the agent's surroundings; held R times, all with a leading R.
@@ -89,39 +90,48 @@ class Planner(nn.Module):
         corner = at // columns * (columns + 2) + at % columns  # of the 3 x 3 around it, on the map with a margin
         step = torch.arange(3, device=x.device)
         nine = corner[:, None] + (step[:, None] * (columns + 2) + step).flatten()  # [N, 9]
-        v = self.values(maps[:, 1:], nine[:, 1::2], nine[:, 4:5], held)  # [N, 2, 5], the neighbours and here
+        v = self.values(maps[:, 1:], nine[:, 1::2], nine[:, 4:5], held)  # [N, K, 5], the neighbours and here
         here = v[..., 4:]
         relative = torch.tanh(SHARP * (v[..., :4] - here) / (here + 1e-6))
-        seen = torch.cat([relative, here], -1).flatten(1)  # [N, 10]
+        seen = torch.cat([relative, here], -1).flatten(1)  # [N, 5 K]
         planes = nn.functional.pad(maps[:, 1:], (1, 1, 1, 1)).flatten(2)
         around = planes.gather(2, nine[:, None].expand(-1, planes.shape[1], -1)).flatten(1)  # [N, 9 (C - 1)]
         return self.head(torch.cat([seen, around], dim=1).view(*x.shape[: 1 + held], -1))
 
     def values(
         self,
-        planes: Float[Tensor, "N c H W"],
+        planes: Float[Tensor, "N K H W"],
         neighbours: Int64[Tensor, "N 4"],
         here: Int64[Tensor, "N 1"],
         held: int = 0,
-    ) -> Float[Tensor, "N 2 5"]:
-        """The settled values of the named cells in both maps; cells are numbered with a margin of one around a map."""
-        cells = planes.movedim(1, -1)  # [N, H, W, c]
+    ) -> Float[Tensor, "N K 5"]:
+        """The settled values of the named cells; cells are numbered with a margin of one around a map."""
+        cells, marked = planes.movedim(1, -1), planes.flatten(2).any(-1)  # [N, H, W, K], [N, K]
         own = cells.reshape(*self.judge.output.weight.shape[:held], -1, cells.shape[-1])
-        judged = torch.sigmoid(self.judge(own)).view(*cells.shape[:3], MAPS, 2)
-        r, p = judged.movedim(3, 1).flatten(0, 1).unbind(-1)  # [2 N, H, W]
+        worth, open_ = self.judge(own).view(*cells.shape[:3], 2, self.maps).movedim(4, 1).unbind(-1)
+        worth = worth + MARKED * planes
+        if planes.device.type == "cpu":  # elsewhere the host would have to wait for the answer
+            some = marked.any(0)
+            worth, open_ = worth[:, some], open_[:, some]
+        else:
+            some = torch.ones_like(marked[0])
+        maps = worth.shape[1]
+        r, p = torch.sigmoid(worth.flatten(0, 1)), torch.sigmoid(open_.flatten(0, 1))  # [N maps, H, W]
         leads, ends = ways(r.detach(), p.detach(), self.sweeps)
         r, p = (nn.functional.pad(one, (1, 1, 1, 1)).flatten(1) for one in (r, p * ~ends))
-        way = [torch.cat([neighbours, here], 1).repeat_interleave(MAPS, 0)]
+        way = [torch.cat([neighbours, here], 1).repeat_interleave(maps, 0)]
         for k in range(self.sweeps):
             way.append(leads.gather(1, way[-1]))
             if k % LOOK == LOOK - 1 and leads.device.type == "cpu" and torch.equal(way[-1], way[-2]):
                 break  # all are where their values come from
-        along = torch.stack(way, 1).flatten(1)  # [2 N, (k + 1) 5]
+        along = torch.stack(way, 1).flatten(1)  # [N maps, (k + 1) 5]
         r, p = (one.gather(1, along).view(len(r), -1, 5) for one in (r, p))
         v = r[:, -1]
         for k in reversed(range(len(way) - 1)):
             v = torch.lerp(r[:, k], v, p[:, k])
-        return v.view(-1, MAPS, 5)
+        found = v.new_zeros(len(planes), self.maps, 5)
+        found[:, some] = v.view(-1, maps, 5)
+        return found * marked[..., None]
 
 
 @torch.no_grad()

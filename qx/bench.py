@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qx import bench_attention, bench_dqn, bench_worlds
+from qx import bench_attention, bench_dqn, bench_tabular, bench_worlds
 from qx.usage import UsageError, choose
 
-BENCHES = {"worlds": bench_worlds.bench, "attention": bench_attention.bench, "dqn": bench_dqn.bench}
+BENCHES = {
+    "worlds": bench_worlds.bench,
+    "attention": bench_attention.bench,
+    "dqn": bench_dqn.bench,
+    "tabular": bench_tabular.bench,
+}
 
 HELP = """usage: qx bench WHAT [options]
 
   worlds      random steps a second with resets, beside Gymnasium, MiniGrid, navix, gymnax and xland-minigrid
   attention   tokens a second and peak memory of our Transformer, beside Hugging Face's Llama of equal weights
   dqn         ten seeds of our deep Q-network on CartPole, beside one of stable-baselines3's
+  tabular     a thousand replicas of tabular Q-learning, beside one plain Python loop
 
 `qx bench WHAT --help` lists the options."""
 
@@ -25,5 +31,7 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
         print(HELP)
         raise SystemExit(0)
     if not args or args[0].startswith("-"):
-        raise UsageError("qx bench: what to compare comes first: worlds, attention or dqn (see `qx bench --help`)")
+        raise UsageError(
+            "qx bench: what to compare comes first: worlds, attention, dqn or tabular (see `qx bench --help`)"
+        )
     return BENCHES[choose("bench", args[0], BENCHES)](args[1:])

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from envs.types import Worlds
 from lab import streams
+from rl import order
+from rl.tabular import compiled
 from rl.types import Agent, Transition
 
 
@@ -81,10 +83,14 @@ class Trainer:
         """
         until = self.config.steps if until is None else until
         every = self.config.report_every
+        stride = compiled.stride(self.agent, self.worlds)  # for tables, the turns until a report in one call
         while self.step < until:
-            before = self.step
-            self._turn()
-            if self.step // every > before // every or self.step >= until:
+            due = min(until, (self.step // every + 1) * every)
+            if stride is None:
+                self._turn()
+            else:
+                self._live(stride, -(-(due - self.step) // self.config.worlds))
+            if self.step >= due:
                 yield self.step, self._close_window()
 
     def _turn(self) -> None:
@@ -105,11 +111,11 @@ class Trainer:
         )
         self._said.append(self.agent.update(transition))
         self.running += torch.stack([step.reward.double(), torch.ones_like(self.running[0])])
-        self._reward += step.reward.double().view(R, W).mean(1)
+        self._reward += order.mean(step.reward.double().view(R, W))
         self._turns += 1
         # Asking whether any episode ended is free on the CPU; elsewhere it would make the host wait for the device.
         if last.device.type != "cpu" or last.any():
-            self._finished += (self.running * last).view(2, R, W).sum(-1)
+            self._finished += order.total((self.running * last).view(2, R, W))
             self._ended += last.view(R, W).sum(1)
             self.running *= ~last
             self.obs = self.worlds.reset(last)
@@ -117,6 +123,13 @@ class Trainer:
         else:
             self.obs, self.memory = step.obs, memory
         self.step += W
+
+    def _live(self, stride: compiled.Stride, turns: int) -> None:
+        """The same as that many turns, in one call."""
+        said, self.obs = stride(turns, self.running, self._reward, self._finished, self._ended)
+        self._said.append(said)
+        self._turns += turns
+        self.step += turns * self.config.worlds
 
     def _open_window(self) -> None:
         device, R = self.running.device, self.agent.replicas
@@ -135,9 +148,8 @@ class Trainer:
             "length": self.recent[1],
             "episodes": self.episodes.double(),
         }
-        # Each replica's numbers in a row of their own, which is summed alike however many rows there are.
         for name in dict.fromkeys(name for said in self._said for name in said):
-            metrics[name] = torch.stack([said[name] for said in self._said if name in said], -1).mean(-1)
+            metrics[name] = order.mean(torch.stack([said[name] for said in self._said if name in said], -1))
         self._open_window()
         return metrics
 

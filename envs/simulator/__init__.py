@@ -15,7 +15,7 @@ from torch import Tensor
 
 from envs.mdp import TabularMDP
 from envs.simulator.rollout import Rollout, Totals, Walker
-from envs.simulator.stepping import Carry, Policy, Roots, policy_of, tables_of
+from envs.simulator.stepping import Carry, Policy, Roots, Tables, policy_of, tables_of
 from envs.types import Step
 from lab import streams
 
@@ -136,6 +136,11 @@ class Simulator:
         self._check_begun("run")
         totals, self._carry = self._walker.totals(self._carry, self._policy(policy), steps, mode)
         return totals
+
+    def inside(self) -> tuple[Tables, Roots, Carry]:
+        """What the worlds are made of, for who steps them himself, and writes in place what they carry."""
+        self._check_begun("inside")
+        return self._tables, self._roots, self._carry
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the keys; a tree of tensors and numbers."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from rl import state
+from rl import order, state
 from rl.explore import EpsilonGreedy
 from rl.tabular.table import Table
 from rl.types import Transition, nothing
@@ -82,7 +82,7 @@ class Control(ABC):
     def said(self, error: Float64[Tensor, "R W"]) -> dict[str, Float[Tensor, "R"]]:
         """What is logged of every learner: `td_error`, the mean absolute error, and `epsilon` at this step."""
         epsilon = torch.full((self.replicas,), self.explorer.epsilon(self.step), device=self.device)
-        return {"td_error": error.abs().mean(1), "epsilon": epsilon}
+        return {"td_error": order.mean(error.abs()), "epsilon": epsilon}
 
     def state_dict(self) -> dict[str, Any]:
         return state.taken(self, self.STATE)

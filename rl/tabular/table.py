@@ -97,6 +97,12 @@ class Table:
         """Visit an entry for each world, without any correction yet."""
         self._count(entry, 1)
 
+    def foreseen(self, turns: int) -> Float64[Tensor, "visits"]:
+        """1 / n^omega for every n that there may be within `turns` turns, for who counts them himself."""
+        self._visits += turns
+        self._reach()
+        return self._power
+
     def rates(self) -> Float64[Tensor, "R E"]:
         """The step size of each entry's latest visit, alpha / n^omega; alpha before the first."""
         return self._rate(self.n.view(len(self.n), -1))
@@ -109,9 +115,12 @@ class Table:
         return n
 
     def _rate(self, n: Int64[Tensor, "*b"]) -> Float64[Tensor, "*b"]:
-        if self._visits >= len(self._power):
-            self._power = powers(2 * self._visits, self.omega).to(n.device)
+        self._reach()
         return self.alpha * self._power[n]
+
+    def _reach(self) -> None:
+        if self._visits >= len(self._power):
+            self._power = powers(2 * self._visits, self.omega).to(self._power.device)
 
     def at(self, states: Int64[Tensor, "*batch"]) -> Float64[Tensor, "R M *A"]:
         """Values of states [M], or of each replica's own [R, M]."""

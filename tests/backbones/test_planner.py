@@ -1,12 +1,15 @@
 """Value propagation against breadth-first search and against autograd through every sweep; no place is special."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
 
 import envs
+from backbones import planner
 from backbones.initialise import build
-from backbones.planner import MAPS, Planner
+from backbones.planner import MARKED, Planner
 from backbones.replicas import Replicas
 from backbones.shape import ShapeError
 
@@ -21,7 +24,7 @@ def surroundings(planes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_can_be_value_iteration(seed: int) -> None:
+def test_it_can_be_value_iteration(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights by hand, a maze: v after k sweeps is gamma to the distance of a goal within k steps, by breadth first."""
     world = envs.load("maze", {"maze.size": "5", "maze.seed": str(seed)})
     planes = world.observe("planes")[0].double()
@@ -30,15 +33,15 @@ def test_it_can_be_value_iteration(seed: int) -> None:
     for weight in net.parameters():
         weight.data.zero_()
     first, last = net.judge.hidden[0], net.judge.output
-    first.weight.data[0, 0] = first.weight.data[1, 1] = 1  # planes after the agent's: wall, goal, ...
-    for m in range(MAPS):
-        last.weight.data[2 * m, 1], last.bias.data[2 * m] = 50.0, -25.0
-        last.weight.data[2 * m + 1, 0] = -50.0
-        last.bias.data[2 * m + 1] = torch.logit(torch.tensor(GAMMA, dtype=torch.float64))
+    first.weight.data[0, 0] = 1  # the planes after the agent's: wall, goal, ...
+    K = net.maps
+    last.bias.data[:K] = -25.0
+    last.weight.data[K:, 0] = -50.0  # a wall is closed in every map
+    last.bias.data[K:] = torch.logit(torch.tensor(GAMMA, dtype=torch.float64))
+    monkeypatch.setattr(planner, "MARKED", 50.0)
     neighbours, here = surroundings(planes)
-    found = net.values(planes[1:].expand(len(here), -1, -1, -1), neighbours, here)[:, MAPS - 1, 4].view(
-        planes.shape[1:]
-    )
+    settled = net.values(planes[1:].expand(len(here), -1, -1, -1), neighbours, here)
+    found = settled[:, 1, 4].view(planes.shape[1:])  # the map of the goal's plane
     wall, reached = planes[1] > 0, planes[2] > 0
     expected = reached.double()
     for distance in range(1, k + 1):
@@ -62,21 +65,21 @@ def swept(r: Tensor, p: Tensor, sweeps: int) -> Tensor:
 
 
 def test_values_and_gradients_are_those_of_all_the_sweeps() -> None:
-    """Random planes and weights: settled values of every cell in both maps, and the gradients of a random sum."""
+    """Random planes and weights: settled values of every cell, for each plane, and the gradients of a random sum."""
     g = torch.Generator().manual_seed(0)
     net = build(lambda: Planner((4, 5, 6), 3, sweeps=40), g).double()
     planes = torch.rand(3, 5, 6, generator=g, dtype=torch.float64)
     neighbours, here = surroundings(planes)
     found = net.values(planes.expand(30, -1, -1, -1), neighbours, here)
-    judged = torch.sigmoid(net.judge(planes.flatten(1).mT)).view(5, 6, MAPS, 2)
-    both = []
-    for m in range(MAPS):
-        r, p = judged[:, :, m].unbind(-1)
+    judged = net.judge(planes.flatten(1).mT).view(5, 6, 2, 3)
+    each = []
+    for m in range(3):
+        r, p = torch.sigmoid(judged[:, :, 0, m] + MARKED * planes[m]), torch.sigmoid(judged[:, :, 1, m])
         whole = torch.nn.functional.pad(swept(r[None], p[None], 40)[0], (1, 1, 1, 1)).flatten()
-        both.append(whole[torch.cat([neighbours, here], 1)])
-    expected = torch.stack(both, 1)
+        each.append(whole[torch.cat([neighbours, here], 1)])
+    expected = torch.stack(each, 1)
     torch.testing.assert_close(found, expected)
-    weight = torch.randn(30, MAPS, 5, generator=g, dtype=torch.float64)
+    weight = torch.randn(30, 3, 5, generator=g, dtype=torch.float64)
     parameters = list(net.judge.parameters())
     ours = torch.autograd.grad((found * weight).sum(), parameters)
     theirs = torch.autograd.grad((expected * weight).sum(), parameters)
@@ -84,14 +87,17 @@ def test_values_and_gradients_are_those_of_all_the_sweeps() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_at_first_the_second_map_is_the_mirror_of_the_first() -> None:
-    """What one map thinks worth more, the other thinks worth less, kind by kind of cell; and so with openness."""
-    net = build(lambda: Planner((5, 6, 6), 4), torch.Generator().manual_seed(0))
-    kinds = torch.cat([torch.zeros(1, 4), torch.eye(4)])
-    said = net.judge(kinds).view(5, MAPS, 2)  # logits
-    apart = said - said[:1]
-    torch.testing.assert_close(apart[:, 0], -apart[:, 1])
-    assert (apart[1:].abs() > 1e-3).all()
+def test_at_first_each_map_tells_how_near_its_own_kind_of_cell_is() -> None:
+    """One goal far from one wall, for ten first weights: values of the goal's map fall with the distance from it."""
+    planes = torch.zeros(4, 9, 9)
+    planes[0, 0, 8], planes[1, 8, 0] = 1, 1
+    neighbours, here = surroundings(planes)
+    away = (torch.arange(9)[:, None] - 8).abs() + torch.arange(9)
+    for seed in range(10):
+        net = build(lambda: Planner((5, 9, 9), 4), torch.Generator().manual_seed(seed))
+        v = net.values(planes.expand(81, -1, -1, -1), neighbours, here)[:, 1, 4].view(9, 9)
+        rings = [v[away == distance] for distance in range(16)]
+        assert all(near.amin() > far.amax() for near, far in pairwise(rings))
 
 
 def test_what_it_says_depends_on_the_surroundings_not_on_the_place() -> None:

@@ -92,7 +92,7 @@ def test_a_size_below_one_and_an_unknown_peer_are_wrong_requests(capsys: pytest.
 def test_what_to_compare_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     for args in ([], ["--seconds", "1"]):
         assert main.main(["bench", *args]) == 2
-        assert "worlds, attention or dqn" in capsys.readouterr().err
+        assert "worlds, attention, dqn or tabular" in capsys.readouterr().err
     assert main.main(["bench", "atention"]) == 2
     assert "did you mean 'attention'?" in capsys.readouterr().err
 
@@ -181,3 +181,15 @@ def test_a_seed_is_solved_from_475_on_and_time_is_that_of_the_median_seed() -> N
     found = dqn.found(mine, theirs, {dqn.OURS: 9.0, dqn.PEER: 3.0})
     wanted = {"ratio": 0.5, "solved": 2, "peer_solved": 2, "peer_seeds": 3, "gradient_steps_ratio": 3.0}
     assert {key: found[key] for key in wanted} == wanted
+
+
+def test_tabular_gives_its_ratio_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--steps", "60", "--replicas", "3", "--worlds", "2", "--repeats", "2", "--device", "cpu"]
+    assert main.main(["bench", "tabular", *short, "--json", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert "a plain Python loop" in said
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == found
+    assert found["ratio"] == pytest.approx(found["ours_seconds"] / found["python_seconds"])
+    assert found["ours_updates_per_second"] == pytest.approx(3 * 60 / found["ours_seconds"])
+    assert (found["replicas"], found["worlds"], found["steps"]) == (3, 2, 60)

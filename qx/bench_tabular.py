@@ -1,0 +1,51 @@
+"""`qx bench tabular`: many replicas of tabular Q-learning beside one plain Python loop, in one run on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tabular
+from lab import console
+from lab.run import next_free, write_json
+from qx.jobs import device_of
+from qx.usage import Common, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabular(Common):
+    """Seconds of many replicas of tabular Q-learning on FrozenLake-v1 over one of a plain Python loop."""
+
+    steps: int = 20_000
+    """Steps of each learner. Longer is steadier."""
+    replicas: int = 1_000
+    """Learners of ours, side by side. More take longer, in proportion."""
+    worlds: int = 1
+    """Worlds that each of ours acts in; the plain loop has one. More share what a turn costs besides its steps."""
+    repeats: int = 3
+    """How often each is measured, by turns; the fastest counts. More is steadier."""
+
+
+def bench(args: Sequence[str]) -> dict[str, Any]:
+    """`qx bench tabular`."""
+    o = parse(Tabular, args, "qx bench tabular")
+    device = device_of(o).type
+    found = tabular.measure(o.steps, o.replicas, o.worlds, repeats=o.repeats, device=device)
+    rows = [
+        [f"quincunx, {o.replicas:,} replicas", *_words(found, "ours")],
+        ["a plain Python loop, one", *_words(found, "python")],
+    ]
+    title = f"Q-learning on {tabular.WORLD}, {o.steps:,} steps each ({device}, {found['threads']} threads)"
+    console.table(title, ["", "seconds", "updates a second"], rows)
+    console.out.print(f"[dim]seconds, ours over the loop's[/]  {found['ratio']:.2f}", soft_wrap=True)
+    out = o.out or next_free(Path("runs"), "bench-tabular")
+    out.mkdir(parents=True, exist_ok=True)
+    found |= {"device": device, "run": str(out)}
+    write_json(out / "result.json", found)
+    return found
+
+
+def _words(found: dict[str, Any], who: str) -> list[str]:
+    return [f"{found[f'{who}_seconds']:.3f}", f"{found[f'{who}_updates_per_second']:,.0f}"]
