@@ -8,7 +8,8 @@ episodes. Networks that remember learn to go on for 20 steps, to keep one bit on
 A success is an episode of the greedy policy that ends within ten times the corridor's length with a return above 0:
 only the cued side pays, 4, and every step into a wall costs 0.1, so it also stood still less than 40 times. Agents
 learn in episodes of at most fifty times the length, for at first they walk at random, which takes about twice the
-square of the length to get to the end: in 200 steps nearly never.
+square of the length to get to the end: in 200 steps nearly never. The bars are tested on the interquartile mean of the
+seeds; the table has the plain mean beside it.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ CLAIM = Claim(
         "Transformer: share of episodes that end on the cued side": ">= 0.99",
         "MLP: share of episodes that end on the cued side": "0.4 to 0.6",
     },
-    minutes=6.0,
+    minutes=18.0,
 )
 
 
 def run(setting: Setting) -> Finding:
     """Ten seeds of each."""
-    return compare(setting, length=20, replicas=10, steps={"gru": 100_000, "transformer": 60_000, "none": 30_000})
+    return compare(setting, length=20, replicas=10, steps={"gru": 60_000, "transformer": 140_000, "none": 30_000})
 
 
 def config(kind: str, length: int, steps: int) -> DRQNConfig:
@@ -104,7 +105,7 @@ def compare(setting: Setting, length: int, replicas: int, steps: Mapping[str, in
         before += own
         curves[kind] = (at, shares)
         final[kind], values[kind] = judged(loop.agent, world, setting.seed + 1, 100)
-    found = [float(final[kind].mean()) for kind in KINDS]
+    found = [float(iqm(final[kind])) for kind in KINDS]
     return Finding(
         found=dict(zip(CLAIM.stated, found, strict=True)),
         holds=judge(*found),
@@ -112,12 +113,13 @@ def compare(setting: Setting, length: int, replicas: int, steps: Mapping[str, in
         + ", ".join(f"{NAMES[kind]} {share:.1%}" for kind, share in zip(KINDS, found, strict=True))
         + f"; an episode that is not over after {limit} steps is none of the successes",
         figure=_picture(curves, final, length),
-        header=("network", "success", "95%", "seeds at 99% or more", "discounted return", "optimum", "steps"),
+        header=("network", "success", "95%", "mean", "seeds at 99% or more", "discounted return", "optimum", "steps"),
         rows=[
             [
                 NAMES[kind],
-                f"{float(final[kind].mean()):.3f}",
+                f"{float(iqm(final[kind])):.3f}",
                 "{:.3f} to {:.3f}".format(*ci95(final[kind], setting.seed)),
+                f"{float(final[kind].mean()):.3f}",
                 f"{int((final[kind] >= 0.99).sum())} of {replicas}",
                 f"{float(iqm(values[kind])):.3f}",
                 f"{best:.3f}",
