@@ -1,12 +1,15 @@
 """A network that plans on the map it sees: values spread over the map, then an MLP reads the agent's surroundings.
 
-    r, p = sigmoid(6 plane + MLP(the cell's planes)), sigmoid(MLP(the cell's planes))     what it is worth, how open it is
-    v <- max(v, r + p (max over the 4 neighbours of v - r))                               k times, from v = r
+    r = sigmoid(6 plane + MLP(the cell's planes))               what a cell is worth by itself
+    p = sigmoid(MLP(the cell's planes))                         how open it is
+    v <- max(v, r + p (max over the 4 neighbours of v - r))     k times, from v = r
     output = MLP(which neighbours are worth more, what stands around, v here)
 
 There are such values for each plane but the agent's: at first each tells how near the nearest cell is that is marked in
-its plane, whatever stands between, and what matters, and what bars the way, is to be learned. Where nothing is marked
-in a plane its values are 0. With r = 1 at a goal, 0 elsewhere, p = gamma on floor and 0 in walls the recursion is value iteration: v is gamma to the
+its plane, whatever stands between; what matters, and what bars the way, is to be learned. Where nothing is marked in a
+plane its values are 0.
+
+With r = 1 at a goal, 0 elsewhere, p = gamma on floor and 0 in walls the recursion is value iteration: v is gamma to the
 distance. Nothing in it knows the size of the map or where things are, so what is learned on some mazes holds on others.
 Values far from a goal differ by little, so the MLP reads their differences relative to v here, enlarged:
 tanh(20 (v' - v) / v).
@@ -21,8 +24,8 @@ agent's cell and its neighbours are computed again along their ways, and only th
 
 Source: Nardelli, Synnaeve, Lin, Kohli, Torr & Usunier, "Value propagation networks", ICLR 2019, eq. 4 (MVProp), after
 Tamar et al., "Value iteration networks", NIPS 2016. Departures: neighbours are the 4 that one step reaches, not 8; r
-and p read one cell each (theirs 3 x 3); the differences are relative and enlarged;
-values for each plane, and the plane in r.
+and p read one cell each (theirs 3 x 3); the differences are relative and enlarged; values for each plane, and the plane
+in r.
 
 Key: R replicas (a leading dimension, or none), B batch, N = R B observations, C planes, K = C - 1 values of each cell,
 H, W the map's size, k sweeps.

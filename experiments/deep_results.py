@@ -176,7 +176,8 @@ def _picture(bar: Bar, curve: list[tuple[int, Tensor]], found: Evaluation) -> Fi
         low=[low for low, _ in band],
         high=[high for _, high in band],
     )
-    plots.label(left, f"{bar.agent} on {bar.world}, while it learns", "steps of a seed, thousands", "undiscounted return")
+    title = f"{bar.agent} on {bar.world}, while it learns"
+    plots.label(left, title, "steps of a seed, thousands", "undiscounted return")
     plots.legend(left, "lower right")
     level = bar.least if bar.least is not None else found.optimal_return
     scores = found.returns.sort().values
