@@ -17,6 +17,7 @@ from torch import Tensor
 
 from envs.simulator.stepping import Carry, Move, Policy, Roots, Tables
 from envs.simulator.stride import Captured, Compiled, Stride, apart, together
+from lab import pages
 
 MODES = ("eager", "compile", "cudagraph")
 BLOCK = 2**15  # worlds that go together in one thread; beyond this many torch's own threads take over
@@ -80,7 +81,7 @@ class Walker:
         size = N
         if kind == "cpu" and mode == "eager":
             size = min(BLOCK, max(-(-N // threads), BLOCK // 8))
-            _keep_memory()
+            pages.keep()
         elif kind == "cpu":
             size, threads = 2 * BLOCK, 1  # compiled code has threads of its own
 
@@ -146,12 +147,3 @@ def _write(record: Rollout, t: int, worlds: slice, state: Tensor, move: Move) ->
     record.successor[t, worlds] = move.state
     record.terminated[t, worlds] = move.terminated.bool()
     record.truncated[t, worlds] = (move.ended ^ move.terminated).bool()
-
-
-def _keep_memory() -> None:
-    """Let the C library keep what is freed, up to some 32 MB, for the next step's tensors.
-
-    It returns memory to the system at once until it has seen a large block freed, and then every tensor of a step is
-    paid for with page faults: 1.4 times the time. Nothing is touched here, so this costs a microsecond.
-    """
-    torch.empty(2**25 - 2**13, dtype=torch.uint8)

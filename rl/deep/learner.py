@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from backbones.replicas import Replicas
-from lab import streams
+from lab import pages, streams
 from rl.explore import linear
 
 MakeOptimizer = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]  # (weights, step size)
@@ -52,6 +52,8 @@ class Learner:
         optimizer: MakeOptimizer = adam,
         device: torch.device | str = "cpu",
     ) -> None:
+        if torch.device(device).type == "cpu":
+            pages.keep()
         self.network = Replicas(network, [streams.generator(seed, name) for seed in seeds]).to(device)
         self.rate, self.rate_steps, self.clip = rate, rate_steps, clip
         self.optimizer = optimizer([self.network.weights], rate[0])
