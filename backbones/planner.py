@@ -128,12 +128,12 @@ class Planner(nn.Module):
             if k % LOOK == LOOK - 1 and leads.device.type == "cpu" and torch.equal(way[-1], way[-2]):
                 break  # all are where their values come from
         along = torch.stack(way, 1).flatten(1)  # [N maps, (k + 1) 5]
-        r, p = (one.gather(1, along).view(len(r), -1, 5) for one in (r, p))
+        r, p = (one.gather(1, along).view(len(one), len(way), 5) for one in (r, p))
         v = r[:, -1]
         for k in reversed(range(len(way) - 1)):
             v = torch.lerp(r[:, k], v, p[:, k])
         found = v.new_zeros(len(planes), self.maps, 5)
-        found[:, some] = v.view(-1, maps, 5)
+        found[:, some] = v.view(len(planes), maps, 5)
         return found * marked[..., None]
 
 

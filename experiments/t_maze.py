@@ -110,7 +110,10 @@ def compare(setting: Setting, length: int, replicas: int, steps: Mapping[str, in
         found=dict(zip(CLAIM.stated, found, strict=True)),
         holds=judge(*found),
         verdict=f"corridor of {length}, {replicas} seeds, 100 episodes each: "
-        + ", ".join(f"{NAMES[kind]} {share:.1%}" for kind, share in zip(KINDS, found, strict=True))
+        + ", ".join(
+            f"{NAMES[kind]} {share:.1%} ({int((final[kind] >= 0.99).sum())} seeds at 99% or more)"
+            for kind, share in zip(KINDS, found, strict=True)
+        )
         + f"; an episode that is not over after {limit} steps is none of the successes",
         figure=_picture(curves, final, length),
         header=("network", "success", "95%", "mean", "seeds at 99% or more", "discounted return", "optimum", "steps"),

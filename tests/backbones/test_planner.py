@@ -100,6 +100,21 @@ def test_at_first_each_map_tells_how_near_its_own_kind_of_cell_is() -> None:
         assert all(near.amin() > far.amax() for near, far in pairwise(rings))
 
 
+def test_a_plane_in_which_nothing_is_marked_says_nothing() -> None:
+    """A goal on one map and none on the other, in one batch: each as by itself, and no values where no goal is."""
+    net = build(lambda: Planner((4, 5, 6), 3), torch.Generator().manual_seed(0))
+    x = torch.zeros(3, 4, 5, 6)
+    x[:, 0, 2, 2] = 1
+    x[:2, 1, :, 0] = 1  # walls; on the third map there is nothing at all
+    x[0, 2, 4, 5] = 1
+    found = net(x)
+    for b in range(3):
+        torch.testing.assert_close(found[b], net(x[b : b + 1])[0])
+    neighbours, here = surroundings(x[0])
+    v = net.values(x[:, 1:], neighbours[14:15].expand(3, -1), here[14:15].expand(3, -1))
+    assert (v.abs().amax(-1) > 0).tolist() == [[True, True, False], [True, False, False], [False, False, False]]
+
+
 def test_what_it_says_depends_on_the_surroundings_not_on_the_place() -> None:
     """The same walls, goal and agent two cells further on a larger map: the same output."""
     net = build(lambda: Planner((5, 11, 11), 4, sweeps=20), torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from experiments.claim import Setting
-from experiments.unseen_mazes import ELSEWHERE, ROOMS, SEEN, UNSEEN, compare, judge, mazes, near, shortest, walked
+from experiments.unseen_mazes import ROOMS, SEEN, UNSEEN, compare, judge, mazes, near, sets, shortest, walked
 from rl import dp
 from rl.types import Transition
 
@@ -69,12 +69,14 @@ def test_the_ruler() -> None:
 
 
 def test_no_new_maze_is_an_old_one() -> None:
-    old, new = (mazes(count, seed, start="uniform") for count, seed in ((SEEN, 0), (UNSEEN, ELSEWHERE)))
-    seen, unseen = (
-        {part.observe("planes")[0, 1].to(torch.uint8).numpy().tobytes() for part in world.parts} for world in (old, new)
+    old, familiar, new = sets(ROOMS, SEEN, UNSEEN)
+    seen, same, unseen = (
+        {part.observe("planes")[0, 1].to(torch.uint8).numpy().tobytes() for part in world.parts}
+        for world in (old, familiar, new)
     )
     assert len(unseen) == UNSEEN
     assert not seen & unseen
+    assert seen == same
     assert old.parts[0].observe("planes").shape[-1] == 2 * ROOMS + 1
 
 

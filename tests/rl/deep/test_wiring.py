@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
+import torch
 from torch import nn
 
 from backbones.dueling import Dueling
@@ -17,6 +18,7 @@ from rl.deep.losses import Expected, Successor, online_chooses, target_chooses
 from rl.deep.prioritised import PrioritisedReplay
 from rl.deep.replay import Replay
 from rl.recipes.deep import AGENTS
+from rl.train import TrainConfig, Trainer, world_keys
 
 
 class Made(NamedTuple):
@@ -75,3 +77,28 @@ def test_an_agent_is_made_of_what_the_table_says(name: str) -> None:
         agent.explorer.range,
     )
     assert made == wanted
+
+
+@pytest.mark.parametrize("name", ["prioritised-dqn", "rainbow"])
+def test_what_surprised_in_an_update_is_what_its_places_are_ranked_by(name: str) -> None:
+    """One batch, spied on its way out: the tree holds (surprise + 1e-6)^alpha there, and what it had elsewhere."""
+    world = load("zhao-2x2")
+    config = AGENTS[name].config(
+        batch_size=4, learning_starts=64, gradient_steps=1, learning_rate=0.0, final_learning_rate=0.0
+    )
+    agent = AGENTS[name].build(config, world, 1, 0)
+    loop = Trainer(
+        agent, world.simulate(world_keys(0, 1, 8), observation=config.observation), TrainConfig(steps=56, worlds=8)
+    )
+    list(loop.run())
+    replay = agent.replay
+    assert isinstance(replay, PrioritisedReplay)
+    places = torch.arange(len(replay))[None]
+    before = replay.tree.at(places).clone()
+    batch = next(iter(replay.sample(1, 4, agent.updates)))
+    loss, _ = agent.losses(batch, agent.updates)  # the weights do not move, so it is the update's own
+    agent.learn()
+    expected = before.clone()
+    expected[0, batch.place[0]] = ((agent.method.surprise(loss.detach()).double() + 1e-6) ** config.priority)[0]
+    torch.testing.assert_close(replay.tree.at(places), expected)
+    assert (expected != before).any()
