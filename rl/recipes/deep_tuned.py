@@ -29,7 +29,7 @@ TUNED: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
         {"steps": 30_000},
     ),
     ("dqn", "zhao-5x5"): ({"exploration_steps": 4_000, "learning_rate_steps": 10_000}, {"steps": 10_000}),
-    # From planes, by a perceptron: each is one map, so there is nothing for a CNN to share between places. Four rooms as
+    # From planes, by a perceptron: each is one map, so a CNN would have nothing to share between places. Four rooms as
     # they were tried without slips, where the optimum is reached; with slips `pqn` comes nearer.
     ("double-dqn", "key-door"): (
         {
