@@ -1,13 +1,13 @@
 """A network that plans on the map it sees: values spread over the map, then an MLP reads the agent's surroundings.
 
-    r = sigmoid(6 plane + MLP(the cell's planes))               what a cell is worth by itself
-    p = sigmoid(MLP(the cell's planes))                         how open it is
-    v <- max(v, r + p (max over the 4 neighbours of v - r))     k times, from v = r
+    r = sigmoid(MLP(the cell's planes) + 6 if this plane is)                 what a cell is worth by itself
+    p = sigmoid(MLP(the cell's planes) - 3 if anything is marked there)      how open it is
+    v <- max(v, r + p (max over the 4 neighbours of v - r))                  k times, from v = r
     output = MLP(which neighbours are worth more, what stands around, v here)
 
 There are such values for each plane but the agent's: at first each tells how near the nearest cell is that is marked in
-its plane, whatever stands between; what matters, and what bars the way, is to be learned. Where nothing is marked in a
-plane its values are 0.
+its plane, by ways on which little else is marked; what matters, and what bars the way, is to be learned. Where nothing
+is marked in a plane its values are 0.
 
 With r = 1 at a goal, 0 elsewhere, p = gamma on floor and 0 in walls the recursion is value iteration: v is gamma to the
 distance. Nothing in it knows the size of the map or where things are, so what is learned on some mazes holds on others.
@@ -16,7 +16,8 @@ tanh(20 (v' - v) / v).
 
 The plane in r is there because only maxima spread. Where the first weights happened to make walls worth more than
 goals, a goal was never where a value came from, and no gradient said that it should be: half of all seeds learned
-nothing (docs/notebook.md).
+nothing. With it, and every cell as open as the next, a third still did not find that walls are closed
+(docs/notebook.md).
 
 Once v has settled, each cell's value comes along one way, from neighbour to best neighbour to where v = r, and the
 gradient of the maximum is the gradient along that way. So the sweeps over the map record nothing; the values of the
@@ -24,8 +25,8 @@ agent's cell and its neighbours are computed again along their ways, and only th
 
 Source: Nardelli, Synnaeve, Lin, Kohli, Torr & Usunier, "Value propagation networks", ICLR 2019, eq. 4 (MVProp), after
 Tamar et al., "Value iteration networks", NIPS 2016. Departures: neighbours are the 4 that one step reaches, not 8; r
-and p read one cell each (theirs 3 x 3); the differences are relative and enlarged; values for each plane, and the plane
-in r.
+and p read one cell each (theirs 3 x 3); the differences are relative and enlarged; values for each plane; the planes in
+r and p.
 
 Key: R replicas (a leading dimension, or none), B batch, N = R B observations, C planes, K = C - 1 values of each cell,
 H, W the map's size, k sweeps.
@@ -45,7 +46,7 @@ from backbones.shape import wrong
 LOOK = 8  # sweeps between two looks whether anything still changes
 SHARP = 20.0  # how much relative differences of values are enlarged
 POOR, OPEN = -3.0, 2.0  # first biases of r and p: nearly nothing is worth anything, nearly everything is open
-MARKED = 6.0  # what a cell's own plane adds to the logit of r
+MARKED, CLOSED = 6.0, 3.0  # what a cell's own plane adds to the logit of r, and any plane takes from that of p
 
 
 class Planner(nn.Module):
@@ -113,6 +114,7 @@ class Planner(nn.Module):
         own = cells.reshape(*self.judge.output.weight.shape[:held], -1, cells.shape[-1])
         worth, open_ = self.judge(own).view(*cells.shape[:3], 2, self.maps).movedim(4, 1).unbind(-1)
         worth = worth + MARKED * planes
+        open_ = open_ - CLOSED * planes.amax(1, keepdim=True)
         if planes.device.type == "cpu":  # elsewhere the host would have to wait for the answer
             some = marked.any(0)
             worth, open_ = worth[:, some], open_[:, some]

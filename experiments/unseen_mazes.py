@@ -52,7 +52,7 @@ def mazes(count: int, seed: int, rooms: int = ROOMS, **overrides: str | int) -> 
 
 def run(setting: Setting) -> Finding:
     """Ten seeds."""
-    return compare(setting, rooms=ROOMS, seen=SEEN, unseen=UNSEEN, replicas=10, steps=100_000, worlds=64)
+    return compare(setting, rooms=ROOMS, seen=SEEN, unseen=UNSEEN, replicas=10, steps=50_000, worlds=64)
 
 
 def settings(steps: int) -> PPOConfig:

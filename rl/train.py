@@ -125,11 +125,11 @@ class Trainer:
         self.step += W
 
     def _live(self, stride: compiled.Stride, turns: int) -> None:
-        """The same as that many turns, in one call."""
-        said, self.obs = stride(turns, self.running, self._reward, self._finished, self._ended)
-        self._said.append(said)
-        self._turns += turns
-        self.step += turns * self.config.worlds
+        """The same as that many turns, in as few calls as who interrupts may wait for."""
+        for lived, obs, said in stride(turns, self.running, self._reward, self._finished, self._ended):
+            self.obs, self._said[:] = obs, [said]  # all since the last report
+            self._turns += lived
+            self.step += lived * self.config.worlds
 
     def _open_window(self) -> None:
         device, R = self.running.device, self.agent.replicas

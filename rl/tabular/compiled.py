@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -18,24 +19,30 @@ from rl.tabular.q_learning import QLearning
 from rl.types import Agent
 
 ALONE = 16  # replicas that are not worth a thread
+A_CALL = 2**21  # steps of all worlds: tens of milliseconds, for which who interrupts has to wait
 
 
 def stride(agent: Agent, worlds: Worlds) -> Stride | None:
     """What lives many turns of this agent in these worlds at once; None where each is to be lived by itself.
 
-    It is made for `QLearning`, which explores as it was made to, in a `Simulator`, both on the CPU.
+    It is made for `QLearning`, which explores as it was made to and has one step size for all replicas, in a
+    `Simulator` of which each state is seen as a row of the table, both on the CPU.
     """
     if type(agent) is not QLearning or type(worlds) is not Simulator:  # another class may do other things
         return None
     if type(agent.explorer) is not EpsilonGreedy or not agent.device.type == worlds.device.type == "cpu":
         return None
+    if isinstance(agent.q.alpha, Tensor) or agent.actions != worlds.actions:
+        return None
     seen = worlds.observe(torch.arange(worlds.states))
-    fits = seen.dtype == torch.int64 and seen.ndim == 1 and int(seen.max()) < agent.q.value.shape[1]
-    return Stride(agent, worlds, seen) if fits and agent.actions == worlds.actions else None
+    if seen.dtype != torch.int64 or seen.ndim != 1:
+        return None
+    # The compiled code asks of no index whether it is there.
+    return Stride(agent, worlds, seen) if 0 <= int(seen.min()) <= int(seen.max()) < agent.q.value.shape[1] else None
 
 
 class Stride:
-    """Lives many turns at once; between two calls agent and worlds are as if they had been lived one by one."""
+    """Lives many turns at once; whenever it yields, agent and worlds are as if they had been lived one by one."""
 
     def __init__(self, agent: QLearning, worlds: Simulator, seen: Int64[Tensor, "S"]) -> None:
         from rl.tabular.kernel import live  # a second: a compiler, for which nobody waits who does not get here
@@ -66,19 +73,32 @@ class Stride:
         reward: Float64[Tensor, "R"],
         finished: Float64[Tensor, "2 R"],
         ended: Int64[Tensor, "R"],
-    ) -> tuple[dict[str, Float[Tensor, "R"]], Int64[Tensor, "N"]]:
-        """Live `turns` turns; what the trainer counts grows in place.
+    ) -> Iterator[tuple[int, Int64[Tensor, "N"], dict[str, Float[Tensor, "R"]]]]:
+        """Live `turns` turns, some after some; what the trainer counts grows in place.
 
-        Returns what the agent says, means over the turns, and what it sees after them.
+        Yields how many more were lived (`A_CALL` says when that is not all), what the agent sees after them, and what
+        it says: means over all turns up to here.
         """
         agent, R = self._agent, self._agent.replicas
-        W, table = self._worlds.n // R, agent.q
+        W, N = self._worlds.n // R, self._worlds.n
         epsilon = _epsilon(agent.explorer, agent.step, turns, W)
         error = torch.zeros(R, dtype=torch.float64)
+        tally = Tally(*(tensor.numpy() for tensor in (running, reward, finished, ended, error)))
+        for done in range(0, turns, most := max(1, A_CALL // N)):
+            now = min(turns, done + most)
+            self._call(now - done, epsilon[done:now], tally)
+            agent.step += (now - done) * W
+            said = {"td_error": error / now, "epsilon": order.mean(epsilon[:now]).expand(R)}
+            yield now - done, self._worlds.observe(self._worlds.state), said
+
+    def _call(self, turns: int, epsilon: Float32[Tensor, "turns"], tally: Tally) -> None:
+        """Live `turns` turns, replicas shared out among threads; none of them still writes afterwards."""
+        agent, R = self._agent, self._agent.replicas
+        W, table = self._worlds.n // R, agent.q
         learner = Learner(
             q=table.value.view(R, -1).numpy(),
             n=table.n.view(R, -1).numpy(),
-            power=table.foreseen(turns).numpy(),
+            power=table.count_turns(turns).numpy(),
             alpha=float(table.alpha),
             gamma=float(agent.gamma),
             epsilon=epsilon.numpy(),
@@ -87,7 +107,6 @@ class Stride:
         )
         _, _, carry = self._worlds.inside()
         carried = Carry(*(tensor.numpy() for tensor in (*carry, *self._roots)))
-        tally = Tally(*(tensor.numpy() for tensor in (running, reward, finished, ended, error)))
 
         def go(low: int) -> None:
             room = None
@@ -96,13 +115,15 @@ class Stride:
             self._live(turns, low, min(low + size, R), self._world, carried, learner, tally, room)
 
         size = max(ALONE, -(-R // self._threads))
-        others = [self._pool.submit(go, low) for low in range(size, R, size)]
-        go(0)
+        others: list[Future[None]] = []
+        try:
+            for low in range(size, R, size):
+                others.append(self._pool.submit(go, low))
+            go(0)
+        finally:  # an interrupt comes here, too
+            wait(others)
         for part in others:
             part.result()
-        agent.step += turns * W
-        said = {"td_error": error / turns, "epsilon": order.mean(epsilon).expand(R)}
-        return said, self._worlds.observe(self._worlds.state)
 
 
 def _or(thresholds: Int[Tensor, "slots"] | None, dtype: torch.dtype) -> Int[np.ndarray, "slots"]:

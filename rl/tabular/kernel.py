@@ -12,6 +12,7 @@ time, and those of others need not.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -21,16 +22,20 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from lab.streams import GOLDEN, MIX1, MIX2
+from rl.tabular import arrays
 from rl.tabular.arrays import Carry, Learner, Room, Tally, World
 
 TOGETHER = 16  # worlds that step alternately; of more the tables do not stay in a core's first cache
 LOW24, LOW31, LOW53 = 2**24 - 1, 2**31 - 1, 2**53 - 1
+# What is kept on disk goes by this file and the function's name, so what stands elsewhere goes into the name.
+ELSEWHERE = hashlib.sha256(f"{inspect.getsource(arrays)} {GOLDEN} {MIX1} {MIX2}".encode()).hexdigest()[:8]
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
     """`function` as machine code, which is kept on disk, and holds no other thread up while it runs."""
     plain = inspect.unwrap(function)  # the tests wrap what they check
+    plain.__qualname__ += f"_{ELSEWHERE}"
     try:
         made = numba.njit(cache=True, nogil=True)(plain)
     except RuntimeError:  # no directory that may be written to: made anew by every process

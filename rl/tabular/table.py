@@ -97,8 +97,8 @@ class Table:
         """Visit an entry for each world, without any correction yet."""
         self._count(entry, 1)
 
-    def foreseen(self, turns: int) -> Float64[Tensor, "visits"]:
-        """1 / n^omega for every n that there may be within `turns` turns, for who counts them himself."""
+    def count_turns(self, turns: int) -> Float64[Tensor, "visits"]:
+        """Count `turns` turns, and look up 1 / n^omega for every n they may lead to, for who counts visits himself."""
         self._visits += turns
         self._reach()
         return self._power

@@ -9,7 +9,7 @@ from torch import Tensor
 import envs
 from backbones import planner
 from backbones.initialise import build
-from backbones.planner import MARKED, Planner
+from backbones.planner import CLOSED, MARKED, Planner
 from backbones.replicas import Replicas
 from backbones.shape import ShapeError
 
@@ -39,6 +39,7 @@ def test_it_can_be_value_iteration(seed: int, monkeypatch: pytest.MonkeyPatch) -
     last.weight.data[K:, 0] = -50.0  # a wall is closed in every map
     last.bias.data[K:] = torch.logit(torch.tensor(GAMMA, dtype=torch.float64))
     monkeypatch.setattr(planner, "MARKED", 50.0)
+    monkeypatch.setattr(planner, "CLOSED", 0.0)
     neighbours, here = surroundings(planes)
     settled = net.values(planes[1:].expand(len(here), -1, -1, -1), neighbours, here)
     found = settled[:, 1, 4].view(planes.shape[1:])  # the map of the goal's plane
@@ -74,7 +75,8 @@ def test_values_and_gradients_are_those_of_all_the_sweeps() -> None:
     judged = net.judge(planes.flatten(1).mT).view(5, 6, 2, 3)
     each = []
     for m in range(3):
-        r, p = torch.sigmoid(judged[:, :, 0, m] + MARKED * planes[m]), torch.sigmoid(judged[:, :, 1, m])
+        r = torch.sigmoid(judged[:, :, 0, m] + MARKED * planes[m])
+        p = torch.sigmoid(judged[:, :, 1, m] - CLOSED * planes.amax(0))
         whole = torch.nn.functional.pad(swept(r[None], p[None], 40)[0], (1, 1, 1, 1)).flatten()
         each.append(whole[torch.cat([neighbours, here], 1)])
     expected = torch.stack(each, 1)

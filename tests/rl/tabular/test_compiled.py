@@ -2,98 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from envs.catalog import load
-from envs.mdp import TabularMDP
-from envs.mixture import mix
+import rl.tabular
 from envs.simulator import Simulator
-from envs.world import World
-from lab import tree
-from rl import order, train
+from lab import streams, tree
+from rl import order
 from rl.explore import EpsilonGreedy
-from rl.tabular import compiled
+from rl.tabular import arrays, compiled, kernel
 from rl.tabular.q_learning import QLearning
-from rl.train import TrainConfig, Trainer, world_keys
+from rl.train import world_keys
 from tests.oracles.dp import random_mdp
-
-Report = list[tuple[int, dict[str, Tensor]]]
-
-
-def world(name: str) -> World:
-    found = load(name)
-    assert isinstance(found, World)
-    return found
-
-
-def uneven() -> TabularMDP:
-    """Four outcomes at random, rewards that are no whole numbers, ends, and some states to start from."""
-    mdp = random_mdp(5, states=6, actions=5, outcomes=4, ending=0.15)
-    return replace(mdp, start=torch.tensor([0.1, 0.2, 0.0, 0.3, 0.4, 0.0], dtype=torch.float64))
-
-
-def lake(keys: Tensor) -> Simulator:
-    """Bins instead of a search, one start, and a time limit of 100."""
-    return world("FrozenLake-v1").simulate(keys)
-
-
-def hidden(keys: Tensor) -> Simulator:
-    """States that look alike, and share a row of the table."""
-    return world("t-maze").simulate(keys)
-
-
-def searched(keys: Tensor) -> Simulator:
-    return Simulator(uneven(), keys, observation=torch.arange(6), time_limit=7)
-
-
-def mixed(keys: Tensor) -> Simulator:
-    """Worlds of two kinds, each with rewards of its own."""
-    zhao = replace(world("zhao-5x5"), time_limit=9)
-    other = replace(zhao, mdp=replace(zhao.mdp, reward=zhao.mdp.reward * 0.3))
-    return mix([zhao, other]).simulate(keys)
-
-
-PLACES: list[Callable[[Tensor], Simulator]] = [lake, hidden, searched, mixed]
-
-
-def trainer(
-    place: Callable[[Tensor], Simulator], replicas: int, worlds: int, turns: int = 120, **changes: Any
-) -> Trainer:
-    """Reports that are not of equally many turns; an epsilon that falls through half of the run."""
-    acting = place(world_keys(2, replicas, worlds))
-    given = {"gamma": 0.9, "alpha": 0.8, "omega": 0.6, "epsilon": (1.0, 0.1), "epsilon_steps": turns * worlds // 2}
-    agent = QLearning(acting.states, acting.actions, list(range(replicas)), **given | changes)
-    return Trainer(agent, acting, TrainConfig(steps=turns * worlds, worlds=worlds, report_every=7 * worlds + 2))
-
-
-def by_turns(run: Trainer, until: int | None = None) -> Report:
-    """Reports of a run that lives every turn by itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.compiled, "stride", lambda agent, worlds: None)
-        return list(run.run(until))
-
-
-def at_once(run: Trainer, until: int | None = None) -> Report:
-    """Reports of a run that is known to live many turns at once."""
-    assert compiled.stride(run.agent, run.worlds) is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_turn", lambda self: pytest.fail("a turn was lived by itself"))
-        return list(run.run(until))
-
-
-def check_same(one: Any, other: Any) -> None:
-    """Equal trees, bit for bit: zeros of one sign, and nan where nan is."""
-    (tensors, skeleton), (others, other_skeleton) = tree.split(one), tree.split(other)
-    assert skeleton == other_skeleton
-    for name, tensor in tensors.items():
-        assert tensor.dtype == others[name].dtype, name
-        assert tensor.contiguous().numpy().tobytes() == others[name].contiguous().numpy().tobytes(), name
+from tests.rl.tabular.ways import PLACES, Report, at_once, by_turns, check_same, lake, searched, trainer, uneven
 
 
 @pytest.mark.parametrize("worlds", [1, 3, 16])
@@ -119,6 +48,91 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
     check_same(dict(enumerate(found)), dict(enumerate(by_turns(other))))
     check_same(one.state_dict(), other.state_dict())
+
+
+def test_short_calls_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of 40 turns of 6 worlds in calls of 100 steps of all worlds: 16 turns, 16, and the other 8."""
+    monkeypatch.setattr(compiled, "A_CALL", 100)
+    turns, live = list[int](), kernel.live
+    monkeypatch.setattr(kernel, "live", lambda *given: (turns.append(given[0]), live(*given)))
+    one, other = (trainer(searched, 3, 2) for _ in range(2))
+    for run in (one, other):
+        run.config = replace(run.config, report_every=80)
+    check_same(dict(at_once(one)), dict(by_turns(other)))
+    check_same(one.state_dict(), other.state_dict())
+    assert turns == [16, 16, 8] * 3
+
+
+def test_an_interrupt_leaves_all_that_was_lived_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes as the first thread is through with the third call, and the others have not begun theirs."""
+    run, calls, live = trainer(lake, 37, 1), list[int](), kernel.live
+
+    def slow(turns: int, low: int, *given: Any) -> None:
+        calls.append(low)
+        third = calls.count(low) == 3
+        if low and third:
+            time.sleep(0.1)
+        live(turns, low, *given)
+        if not low and third:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(kernel, "live", slow)
+    monkeypatch.setattr(compiled, "A_CALL", 37 * 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    run.config = replace(run.config, report_every=120)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            at_once(run)
+    finally:
+        torch.set_num_threads(threads)
+    assert (run.step, run.agent.step, run._turns) == (8, 8, 8)
+    assert run.agent.q.n.sum((1, 2)).tolist() == [12] * 37  # no thread is still to come
+
+
+def test_step_sizes_last_for_as_many_visits_as_a_window_may_hold() -> None:
+    """700 turns in one call; the best action has more than twice as many as a table has step sizes at first."""
+
+    def alone(keys: Tensor) -> Simulator:
+        mdp = random_mdp(3, states=1, actions=5, outcomes=4, ending=0.1)
+        mdp.reward[:, 1:] = 0.0
+        mdp.reward[:, 0] = 1.0
+        return Simulator(mdp, keys, observation=torch.zeros(1, dtype=torch.int64), time_limit=50)
+
+    one, other = (trainer(alone, 2, 1, turns=700, epsilon=(0.1, 0.1)) for _ in range(2))
+    for run in (one, other):
+        run.config = replace(run.config, report_every=700)
+    check_same(dict(at_once(one)), dict(by_turns(other)))
+    check_same(one.state_dict(), other.state_dict())
+    assert one.agent.q.n.amax((1, 2)).min() > 2 * 256
+
+
+def test_what_is_kept_on_disk_goes_by_the_arrays_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name under which numba keeps its work: another one with two fields swapped, and with another constant."""
+
+    def loaded(name: str, path: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def name() -> str:
+        found: str = loaded("rl.tabular.kernel", kernel.__file__).live._cache._impl.filename_base
+        return found
+
+    names = {name(), name()}
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "MIX2", streams.MIX2 + 2)
+        names.add(name())
+    source, fields = Path(arrays.__file__).read_text(), ["    alpha: float\n", "    gamma: float\n"]
+    other = tmp_path / "arrays.py"
+    other.write_text(source.replace("".join(fields), "".join(fields[::-1])))
+    assert other.read_text() != source
+    monkeypatch.setattr(rl.tabular, "arrays", loaded("arrays", str(other)))
+    names.add(name())
+    assert len(names) == 3
 
 
 @pytest.mark.parametrize("ways", [(at_once, by_turns), (by_turns, at_once)])
@@ -148,7 +162,7 @@ def test_what_is_not_finite_spreads_alike(worlds: int) -> None:
 
 
 def test_what_it_is_not_made_for_is_left_alone() -> None:
-    """A learner, an explorer or worlds of another class, which may do other things; rows that the table lacks."""
+    """Other classes, which may do other things; rows that the table lacks; step sizes that differ among replicas."""
 
     class Other(QLearning):
         pass
@@ -172,9 +186,12 @@ def test_what_it_is_not_made_for_is_left_alone() -> None:
     for other in (
         Worlds(uneven(), keys, observation=torch.arange(6)),
         Simulator(uneven(), keys, observation=torch.eye(6)),
+        Simulator(uneven(), keys, observation=torch.arange(6) - 3),
         Simulator(uneven(), keys, observation=torch.arange(6), device="meta"),
     ):
         assert compiled.stride(agent, other) is None
+    agent.q.alpha = torch.tensor([[0.1], [0.2]], dtype=torch.float64)
+    assert compiled.stride(agent, worlds) is None
 
 
 def test_sums_are_taken_one_by_one() -> None:
