@@ -25,7 +25,7 @@ from lab import checkpoint, tree
 QX = [sys.executable, "-m", "qx.main"]
 SMALL_MODEL = ["--width", "32", "--depth", "2", "--heads", "2"]
 COMMANDS = {
-    "q-learning": ["train", "q-learning", "zhao-5x5", "--steps", "60000", "--replicas", "3"],
+    "q-learning": ["train", "q-learning", "zhao-5x5", "--steps", "4000000", "--replicas", "3"],
     "dqn": ["train", "dqn", "FrozenLake-v1", "--steps", "6000", "--replicas", "2"],
     "dqn on Gymnasium": ["train", "dqn", "CartPole-v1", "--steps", "6000", "--replicas", "2"],
     "diffuse": ["diffuse", "digits", "--steps", "150", "--batch-size", "32", "--width", "16"],
