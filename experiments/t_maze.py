@@ -8,7 +8,7 @@ episodes. Networks that remember learn to go on for 20 steps, to keep one bit on
 A success is an episode of the greedy policy that ends within ten times the corridor's length with a return above 0:
 only the cued side pays, 4, and every step into a wall costs 0.1, so it also stood still less than 40 times. Agents
 learn in episodes of at most fifty times the length, for at first they walk at random, which takes about twice the
-square of the length to get to the end: in 200 steps nearly never. The bars are tested on the interquartile mean of the
+square of the length to get to the end. The bars are tested on the interquartile mean of the
 seeds; the table has the plain mean beside it.
 """
 
