@@ -2,7 +2,8 @@
 
 All learn on FrozenLake-v1 with the same step sizes and exploration, for as many steps a replica: one world, one step
 at a time, and so by default is each replica of ours: `rl.train.Trainer` as `qx train` runs it, with W worlds to a
-replica and reports as often as it gives them by default.
+replica and reports as often as it gives them by default. The loops report nothing, so ours is measured once more with
+one report at the end (`silent_ratio`).
 
 **The textbook's loop is judged** (`ratio`): Gymnasium's `env.step`, a numpy table, numpy's random numbers; it is what a
 reader of the book writes. By far most of its time is not the algorithm but Gymnasium and numpy, one number at a time.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -45,20 +47,29 @@ def measure(
 
     Returns:
         `python_seconds` (the textbook's loop), `bare_seconds`, `ours_seconds`; `ratio`, which is judged, and
-        `bare_ratio`, ours over each (1 or less means all replicas in the time of one loop); `updates_per_second` of
-        all three; and `replicas`, `worlds`, `steps`, `threads` (ours).
+        `bare_ratio`, ours over each (1 or less means all replicas in the time of one loop); `silent_seconds` and
+        `silent_ratio`, ours without reports, and over the textbook's loop; `updates_per_second` of all; and
+        `replicas`, `worlds`, `steps`, `threads` (ours).
     """
-    rounds = [(plain(steps), bare(steps), side_by_side(steps, replicas, worlds, device)) for _ in range(repeats)]
-    python, lists, ours = (min(seconds) for seconds in zip(*rounds, strict=True))
+
+    def ours_with(report_every: int) -> float:
+        return side_by_side(steps, replicas, TrainConfig(worlds=worlds, report_every=report_every), device)
+
+    often = TrainConfig().report_every
+    rounds = [(plain(steps), bare(steps), ours_with(often), ours_with(2 * steps)) for _ in range(repeats)]
+    python, lists, ours, silent = (min(seconds) for seconds in zip(*rounds, strict=True))
     return {
         "python_seconds": python,
         "bare_seconds": lists,
         "ours_seconds": ours,
+        "silent_seconds": silent,
         "ratio": ours / python,
+        "silent_ratio": silent / python,
         "bare_ratio": ours / lists,
         "python_updates_per_second": steps / python,
         "bare_updates_per_second": steps / lists,
         "ours_updates_per_second": replicas * steps / ours,
+        "silent_updates_per_second": replicas * steps / silent,
         "replicas": replicas,
         "worlds": worlds,
         "steps": steps,
@@ -104,11 +115,11 @@ def bare(steps: int) -> float:
     return time.perf_counter() - began
 
 
-def side_by_side(steps: int, replicas: int, worlds: int, device: str) -> float:
+def side_by_side(steps: int, replicas: int, reports: TrainConfig, device: str) -> float:
     """Seconds of ours; a tenth of the steps, in which code is made and caches fill, go before and do not count."""
     config = QLearningConfig(gamma=GAMMA, alpha=ALPHA, omega=0.0, epsilon=EPSILON, final_epsilon=EPSILON)
-    warm = max(1, steps // (10 * worlds)) * worlds
-    length = TrainConfig(steps=warm + steps, worlds=worlds)
+    warm = max(1, steps // (10 * reports.worlds)) * reports.worlds
+    length = replace(reports, steps=warm + steps)
     loop = trainer("q-learning", load(WORLD), config, length, replicas=replicas, device=device)
     list(loop.run(until=warm))
     _wait(device)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
-from qx import bench_attention, bench_dqn, bench_tabular, bench_worlds
 from qx.usage import UsageError, choose
 
 BENCHES = {
-    "worlds": bench_worlds.bench,
-    "attention": bench_attention.bench,
-    "dqn": bench_dqn.bench,
-    "tabular": bench_tabular.bench,
+    "worlds": "qx.bench_worlds:bench",
+    "attention": "qx.bench_attention:bench",
+    "dqn": "qx.bench_dqn:bench",
+    "tabular": "qx.bench_tabular:bench",
 }
 
 HELP = """usage: qx bench WHAT [options]
@@ -34,4 +34,4 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
         raise UsageError(
             "qx bench: what to compare comes first: worlds, attention, dqn or tabular (see `qx bench --help`)"
         )
-    return BENCHES[choose("bench", args[0], BENCHES)](args[1:])
+    return pkgutil.resolve_name(BENCHES[choose("bench", args[0], BENCHES)])(args[1:])

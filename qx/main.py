@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lab import console
 
@@ -41,41 +41,25 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 Every command takes --seed, --device auto|cpu|cuda, --json and --out DIR; `qx COMMAND --help` says more."""
 
 
-def commands() -> dict[str, Callable[[Sequence[str]], Any]]:
-    """Every verb and its function from arguments to the result; imported when asked, so that help comes at once."""
-    from qx import (
-        agent_list,
-        agents,
-        artifacts,
-        bench,
-        demo,
-        diffusion,
-        play,
-        preferences,
-        reproduce,
-        runs,
-        solve,
-        worlds,
-    )
-
-    return {
-        "demo": demo.demo,
-        "worlds": worlds.worlds,
-        "agents": agent_list.agents,
-        "solve": solve.solve,
-        "play": play.play,
-        "train": agents.train,
-        "diffuse": diffusion.diffuse,
-        "sample": diffusion.sample,
-        "pairs": preferences.pairs,
-        "sft": preferences.sft,
-        "dpo": preferences.dpo,
-        "bench": bench.bench,
-        "reproduce": reproduce.reproduce,
-        "eval": runs.evaluate,
-        "resume": runs.resume,
-        "export": artifacts.export,
-    }
+COMMANDS = {
+    "demo": "qx.demo:demo",
+    "worlds": "qx.worlds:worlds",
+    "agents": "qx.agent_list:agents",
+    "solve": "qx.solve:solve",
+    "play": "qx.play:play",
+    "train": "qx.agents:train",
+    "diffuse": "qx.diffusion:diffuse",
+    "sample": "qx.diffusion:sample",
+    "pairs": "qx.preferences:pairs",
+    "sft": "qx.preferences:sft",
+    "dpo": "qx.preferences:dpo",
+    "bench": "qx.bench:bench",
+    "reproduce": "qx.reproduce:reproduce",
+    "eval": "qx.runs:evaluate",
+    "resume": "qx.runs:resume",
+    "export": "qx.artifacts:export",
+}
+"""Every verb, and where its function from arguments to the result is: only the one asked for is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,20 +80,23 @@ def _run(args: Sequence[str]) -> int:
         return 0 if args else 2
     console.quiet()
     from qx.jobs import WorkFailedError
-    from qx.usage import choose
-    from qx.wrong import WRONG_REQUEST
+    from qx.usage import UsageError, choose
 
     try:
-        table = commands()
-        result = table[choose("command", args[0], table)](args[1:])
-    except WRONG_REQUEST as error:
-        console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
-        return 2
+        result = pkgutil.resolve_name(COMMANDS[choose("command", args[0], COMMANDS)])(args[1:])
     except WorkFailedError as error:
         console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
         if error.result is not None and "--json" in args:
             print(json.dumps(error.result))
         return 1
+    except Exception as error:
+        if not isinstance(error, UsageError):  # by far the most; of every room's only an unknown error asks
+            from qx.wrong import WRONG_REQUEST
+
+            if not isinstance(error, WRONG_REQUEST):
+                raise
+        console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
+        return 2
     except KeyboardInterrupt:
         console.err.print("[bold red]qx:[/] interrupted")
         return 1

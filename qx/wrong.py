@@ -1,4 +1,4 @@
-"""What a wrong request raises, room by room: each of these becomes one line and exit code 2."""
+"""What a wrong request raises, room by room: each of these, as `UsageError`, becomes one line and exit code 2."""
 
 from envs import MDPError, ObservationError, WorldError
 from experiments.claim import DataError
@@ -11,13 +11,11 @@ from generative.preference.pairs import PairError
 from generative.saved import ModelError
 from lab.checkpoint import CheckpointError
 from lab.run import RunError
-from qx.usage import UsageError
 from rl.agents import AgentError
 from rl.dp import DPError
 from rl.saved import SavedError
 
 WRONG_REQUEST = (
-    UsageError,
     WorldError,
     MDPError,
     ObservationError,

@@ -149,7 +149,8 @@ class Trainer:
             "episodes": self.episodes.double(),
         }
         for name in dict.fromkeys(name for said in self._said for name in said):
-            metrics[name] = order.mean(torch.stack([said[name] for said in self._said if name in said], -1))
+            each = [said[name] for said in self._said if name in said]
+            metrics[name] = each[0] if len(each) == 1 else order.mean(torch.stack(each, -1))
         self._open_window()
         return metrics
 

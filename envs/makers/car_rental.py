@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
+from scipy import special  # type: ignore[import-untyped]  # scipy ships no types
 
 from envs.layout import LOOKS, Layout
 from envs.makers.made import Made
@@ -105,6 +105,6 @@ def _day(
 def _lumped(mean: float, most: int) -> Float64[np.ndarray, "n"]:
     """Poisson probabilities of 0 ... most, all beyond counted as `most`."""
     count: Int64[np.ndarray, "n"] = np.arange(most + 1)
-    prob: Float64[np.ndarray, "n"] = stats.poisson.pmf(count, mean)
-    prob[most] = stats.poisson.sf(most - 1, mean)
+    prob: Float64[np.ndarray, "n"] = np.exp(special.xlogy(count, mean) - special.gammaln(count + 1) - mean)
+    prob[most] = special.pdtrc(most - 1, mean) if most else 1.0
     return prob

@@ -136,6 +136,8 @@ class Table:
 
 def powers(size: int, omega: float) -> Float64[Tensor, "size"]:
     """1 / n^omega for n = 0 (1), 1, 2, ..., each rounded by itself."""
+    if omega == 0:  # the same numbers, at once
+        return torch.ones(size, dtype=torch.float64)
     return torch.tensor([1.0, *(n**-omega for n in range(1, size))], dtype=torch.float64)
 
 

@@ -12,6 +12,7 @@ from rl import train
 def test_ratios_are_of_equal_numbers_of_steps() -> None:
     found = tabular.measure(steps=200, replicas=3, worlds=2)
     assert found["ratio"] == pytest.approx(found["ours_seconds"] / found["python_seconds"])
+    assert found["silent_ratio"] == pytest.approx(found["silent_seconds"] / found["python_seconds"])
     assert found["bare_ratio"] == pytest.approx(found["ours_seconds"] / found["bare_seconds"])
     assert found["ours_updates_per_second"] == pytest.approx(3 * 200 / found["ours_seconds"])
     assert found["python_updates_per_second"] == pytest.approx(200 / found["python_seconds"])
@@ -29,8 +30,11 @@ def test_ours_reports_as_often_as_by_default(monkeypatch: pytest.MonkeyPatch) ->
             yield step, metrics
 
     monkeypatch.setattr(train.Trainer, "run", watched)
-    tabular.side_by_side(400, replicas=2, worlds=1, device="cpu")
+    tabular.side_by_side(400, replicas=2, reports=train.TrainConfig(worlds=1), device="cpu")
     assert seen == [40, 100, 200, 300, 400, 440]
+    seen.clear()
+    tabular.side_by_side(400, replicas=2, reports=train.TrainConfig(worlds=1, report_every=800), device="cpu")
+    assert seen == [40, 440]  # as silent as the loops
 
 
 @pytest.mark.parametrize("loop", [tabular.plain, tabular.bare])
