@@ -33,7 +33,7 @@ from generative.diffusion.solver import SolverError, compile_solver
 from generative.diffusion.table import SolverTable, concatenate, idle, step
 from lab import streams
 
-REGISTERS = 3
+REGISTERS = 4
 """H of every engine: the tensors a solver may remember beside the sample. Each costs a product a pixel and step."""
 
 

@@ -5,13 +5,13 @@ how to go from one to the next (`SOLVERS`) are independent choices.
 
 Key: alpha, sigma at the present level; alpha', sigma' at the next; a = alpha / alpha';
 s2 = sigma^2 - a^2 sigma'^2 the variance added between the two; lambda = ln(alpha / sigma); m the estimate of x_0,
-r the same before clipping, z noise, as in `table`.
+z noise, o the network's output, as in `table`; r the estimate before the clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -134,7 +134,7 @@ def dpmpp_2m(levels: Levels, prediction: Prediction) -> SolverTable:
     A = torch.zeros(len(levels), 2, 2, dtype=torch.float64)
     A[:, 0, 0], A[:, 0, 1] = sigma_next / sigma, -gain * half
     B = torch.stack([gain * (1 + half), torch.ones_like(gain)], dim=1)
-    return _table(levels, prediction, A, B, torch.zeros_like(B), torch.zeros_like(B))
+    return _table(levels, prediction, A, B, torch.zeros_like(B))
 
 
 SOLVERS: dict[str, Callable[[Levels, Prediction], SolverTable]] = {
@@ -145,12 +145,28 @@ SOLVERS: dict[str, Callable[[Levels, Prediction], SolverTable]] = {
 
 
 def compile_solver(
-    name: str, schedule: NoiseSchedule, prediction: Prediction, steps: int, spacing: str = "trailing"
+    name: str,
+    schedule: NoiseSchedule,
+    prediction: Prediction,
+    steps: int,
+    spacing: str = "trailing",
+    *,
+    begin: int = 0,
+    eta: float | None = None,
 ) -> SolverTable:
     """The table of the solver called `name` (see `SOLVERS`) over `steps` timesteps of the schedule.
 
+    Args:
+        name: of the solver.
+        schedule: what the network was trained with.
+        prediction: what it was trained to say.
+        steps: calls of the network from pure noise.
+        spacing: where they stand (see `SPACINGS`).
+        begin: how many of them to leave out at the start, for an image that is noised to there.
+        eta: how much noise ddim adds, 0 (by default) to 1; the others take none.
+
     Raises:
-        SolverError: when there is no such solver or spacing, or not that many timesteps.
+        SolverError: when there is no such solver or spacing, not that many timesteps, or no eta to give.
     """
     for kind, word, known in (("solver", name, list(SOLVERS)), ("spacing", spacing, list(SPACINGS))):
         if word not in known:
@@ -159,8 +175,17 @@ def compile_solver(
     most = schedule.steps - spacing.endswith("-open")
     if not 1 <= steps <= most:
         raise SolverError(f"steps is {steps}: the schedule has {schedule.steps} timesteps, so from 1 to {most} fit")
-    timesteps = torch.from_numpy(SPACINGS[spacing](schedule.steps, steps).copy())
-    return SOLVERS[name](Levels.through(schedule, timesteps), prediction)
+    if not 0 <= begin < steps:
+        raise SolverError(f"begin is {begin}: of {steps} steps, 0 to {steps - 1} may be left out")
+    timesteps = torch.from_numpy(SPACINGS[spacing](schedule.steps, steps).copy())[begin:]
+    levels = Levels.through(schedule, timesteps)
+    if eta is None:
+        return SOLVERS[name](levels, prediction)
+    if name != "ddim":
+        raise SolverError(f"eta is {eta:g}: the solver {name!r} takes none (ddim does)")
+    if not 0 <= eta <= 1:
+        raise SolverError(f"eta is {eta:g}: expected 0 (no noise) to 1 (as much as ddpm)")
+    return ddim(levels, prediction, eta)
 
 
 def _pairs(levels: Levels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -179,11 +204,15 @@ def _direction(levels: Levels, eta: float) -> tuple[Tensor, Tensor]:
 def _memoryless(
     levels: Levels, prediction: Prediction, x: Tensor, m: Tensor, z: Tensor, r: Tensor | None = None
 ) -> SolverTable:
-    """The table of a solver without registers from its four numbers a step, each [S]."""
-    column = [number[:, None] for number in (m, z, torch.zeros_like(m) if r is None else r)]
-    return _table(levels, prediction, x[:, None, None], *column)
+    """The table of a solver without registers from its four numbers a step, each [S]; r's goes to x and the output."""
+    found = _table(levels, prediction, x[:, None, None], m[:, None], z[:, None])
+    if r is None:
+        return found
+    A = found.A + (r * found.x0_from_x)[:, None, None]
+    return replace(found, A=A, D=(r * found.x0_from_output)[:, None])
 
 
-def _table(levels: Levels, prediction: Prediction, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> SolverTable:
+def _table(levels: Levels, prediction: Prediction, A: Tensor, B: Tensor, C: Tensor) -> SolverTable:
     p, q = x0_coefficients(prediction, levels.alphas[:-1], levels.sigmas[:-1])
-    return SolverTable(levels.timesteps, torch.ones_like(p), p, q, A, B, C, D)
+    alpha, sigma, _, _ = _pairs(levels)
+    return SolverTable(levels.timesteps, torch.ones_like(p), p, q, A, B, C, torch.zeros_like(B), alpha, sigma)

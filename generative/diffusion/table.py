@@ -1,14 +1,14 @@
-"""A solver is a table: every step of every solver is  h <- A h + B m + C z + D r.
+"""A solver is a table: every step of every solver is  h <- A h + B m + C z + D o.
 
-h = (x, h1, ..., hH) is the sample and what the solver remembers; m is the estimate of x_0, clipped if the request
-asks for it; r the same estimate before the clip; z standard normal noise. Row k of the table holds the numbers of
-step k, and before it the timestep and the scale of the network's input, and how its output becomes the estimate:
+h = (x, h1, ..., hH) is the sample and what the solver remembers; o the network's output; m the estimate of x_0, clipped
+if the request asks for it; z standard normal noise. Row k of the table holds the numbers of step k, and before it the
+timestep and the scale of the network's input, and how its output becomes the estimate:
 
-    output = network(input_scale x, timestep);   r = x0_from_x x + x0_from_output output;   m = clip(r)
+    o = network(input_scale x, timestep);   m = clip(x0_from_x x + x0_from_output o)
 
-The coefficients are computed once, in float64, by the functions in `solver`; the loop that runs them (`engine`)
-knows nothing of solvers. Without a clip r = m; D is zero but for a solver that clips the data and not the direction,
-as diffusers' DDIM does.
+The coefficients are computed once, in float64, by the functions in `solver` or by `probe` from a diffusers scheduler;
+the loop that runs them (`engine`) knows nothing of solvers. D is zero but for a solver that clips the data and not the
+direction, as diffusers' DDIM does.
 """
 
 from __future__ import annotations
@@ -37,8 +37,14 @@ class SolverTable:
     B: Float[Tensor, "S h"]
     C: Float[Tensor, "S h"]
     D: Float[Tensor, "S h"]
+    alpha: Float[Tensor, "S"]
+    """What a clean image is multiplied by to stand before each row, and"""
+    sigma: Float[Tensor, "S"]
+    """the standard deviation of the noise that is added to it; nan where a solver does not say."""
     initial_scale: float = 1.0
     """Standard deviation of the first sample."""
+    clip: float = torch.inf
+    """Bound on |m| that the solver brings along; a request may ask for another."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -71,7 +77,7 @@ class SolverTable:
         return replace(self, **{name: cast(Any, change(getattr(self, name))) for name in TENSORS})
 
 
-TENSORS = ("timesteps", "input_scale", "x0_from_x", "x0_from_output", "A", "B", "C", "D")
+TENSORS = ("timesteps", "input_scale", "x0_from_x", "x0_from_output", "A", "B", "C", "D", "alpha", "sigma")
 
 
 def concatenate(tables: Sequence[SolverTable]) -> SolverTable:
@@ -84,7 +90,7 @@ def idle(registers: int) -> SolverTable:
     """One row that leaves the state as it is."""
     zero, vector = torch.zeros(1, dtype=torch.float64), torch.zeros(1, 1 + registers, dtype=torch.float64)
     A = torch.eye(1 + registers, dtype=torch.float64)[None]
-    return SolverTable(zero, zero + 1, zero, zero, A, vector, vector, vector)
+    return SolverTable(zero, zero + 1, zero, zero, A, vector, vector, vector, zero, zero)
 
 
 def step(
@@ -94,13 +100,13 @@ def step(
     z: Float[Tensor, "R P"] | None,
     clip: Float[Tensor, "R"],
 ) -> Float[Tensor, "R h P"]:
-    """h <- A h + B m + C z + D r, each sample by its own row; `clip` bounds |m|, infinite for none.
+    """h <- A h + B m + C z + D o, each sample by its own row; `clip` bounds |m|, infinite for none.
 
     Products and sums are kept apart and in a fixed order: fused or blocked, they would round by position in the batch.
     """
     r = rows.x0_from_x[:, None] * h[:, 0] + rows.x0_from_output[:, None] * output  # [R, P]
     m = torch.maximum(torch.minimum(r, clip[:, None]), -clip[:, None])
-    new = rows.B[:, :, None] * m[:, None] + rows.D[:, :, None] * r[:, None]  # [R, 1+H, P]
+    new = rows.B[:, :, None] * m[:, None] + rows.D[:, :, None] * output[:, None]  # [R, 1+H, P]
     for j in range(h.shape[1]):
         new = new + rows.A[:, :, j, None] * h[:, j, None]
     return new if z is None else new + rows.C[:, :, None] * z[:, None]
