@@ -14,7 +14,6 @@ accelerate (https://huggingface.co/docs/accelerate) moves, shards and casts; thi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from generative.average import Average
 from lab import streams
 
 Batch = dict[str, Tensor]
@@ -92,7 +92,8 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient. Smaller is safer and slower."""
     ema: float = 0.0
-    """Decay of the moving average of the weights that is sampled and saved; 0 keeps none. Larger averages longer."""
+    """Width of the moving average of the weights that is sampled and saved, as a share of the training (see
+    `generative.average`); 0 keeps none. Larger averages longer: up to 0.28, 0.05 to 0.1 is usual."""
 
 
 class Trainer:
@@ -107,7 +108,7 @@ class Trainer:
         accelerator: device, precision and processes; by default what `accelerate` finds.
 
     Raises:
-        ValueError: when there are fewer samples than one.
+        ValueError: when there are fewer samples than one, or the average has no such width.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Trainer:
             betas=(0.9, config.beta2),
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.average = copy.deepcopy(self.bare).requires_grad_(False) if config.ema else None
+        self.average = Average(self.bare, config.ema) if config.ema else None
         self.step = 0
         self._shuffled = (-1, torch.empty(0, dtype=torch.int64))
 
@@ -144,7 +145,7 @@ class Trainer:
     @property
     def result(self) -> nn.Module:
         """The model to use: the moving average where one is kept."""
-        return self.bare if self.average is None else self.average
+        return self.bare if self.average is None else self.average.model
 
     def run(self, until: int | None = None) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Update until `until` (by default all of `config.steps`) and yield (step, mean metrics) after each update."""
@@ -170,7 +171,7 @@ class Trainer:
         self.optimizer.step()
         self.step = step + 1
         if self.average is not None:
-            self._follow()
+            self.average.follow(self.bare, self.step)
         means = {name: value.detach().mean() for name, value in losses.metrics.items()}
         return {"loss": loss.detach(), **means, "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
 
@@ -197,16 +198,6 @@ class Trainer:
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / max(c.steps, 1), 1.0)))
         return c.learning_rate * warm * (c.final_rate + (1 - c.final_rate) * cosine)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """average <- d average + (1 - d) weights, with d ramped up so that early steps are not remembered."""
-        assert self.average is not None
-        decay = min(self.config.ema, self.step / (self.step + 10))
-        for slow, fast in zip(self.average.parameters(), self.bare.parameters(), strict=True):
-            slow.lerp_(fast, 1 - decay)
-        for kept, new in zip(self.average.buffers(), self.bare.buffers(), strict=True):
-            kept.copy_(new)
-
     def state_dict(self) -> dict[str, Any]:
         """A tree of tensors and numbers (see `lab.tree`); together with config and seed it is the whole run."""
         state: dict[str, Any] = {
@@ -215,7 +206,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         if self.average is not None:
-            state["average"] = self.average.state_dict()
+            state["average"] = self.average.model.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -224,4 +215,4 @@ class Trainer:
         self.bare.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.model.load_state_dict(state["average"])
