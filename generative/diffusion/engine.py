@@ -1,135 +1,119 @@
 """The denoising loop: a fixed number of network rows, filled with whatever is asked for.
 
-Every request stands at its own row of the solver tables (see `table`), with its own seed, guidance, label and clip;
-requests join when rows fall free and leave when they are done, at any step. One turn of the loop is one call of the
-network and a few gathers; nothing in it asks which solver a request uses, and nothing waits for the device.
+Every request stands at its own row of the solver tables (see `table`), with its own seed, guidance, label, conditions,
+clip, image and mask; requests join when rows fall free and leave when they are done, at any step. One turn of the loop
+is one call of the network and a few gathers; nothing in it asks which solver a request uses, and nothing waits for the
+device.
 
     for tick in engine.steps(requests):     # the loop is at rest at every yield: look, draw, stop
         for index, sample in tick.finished: ...
 
-A guided request takes two rows. The first holds its state; the second shows that state to the network under the null
-label. output = null + g (told - null) (Ho & Salimans 2022, eq. 6, with g = 1 + w).
+Guided: output = null + g (told - null) (Ho & Salimans 2022, eq. 6, with g = 1 + w).
+
+Inpainting: after every step x <- mask x + (1 - mask) (alpha' init + sigma' noise0), at the level the sample then stands
+at and with the noise of the start, as diffusers' pipelines do where the network has no channels for a mask. What the
+solver remembers is left as it is; with masks of 0 and 1 no painted pixel ever sees the difference.
 
 The noise of a request at its k-th step is a function of its seed, k and the pixel alone. All arithmetic outside the
-network is elementwise, so a sample does not depend on its company wherever the network's rows do not.
-
-Key: R network rows (slots), P pixels of a sample, H registers of the solvers.
+network is elementwise, so a sample does not depend on its company wherever the network's rows do not (see `proof`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from generative.diffusion.denoiser import Network, Prediction
-from generative.diffusion.request import Request, RequestError, check
-from generative.diffusion.schedule import NoiseSchedule
-from generative.diffusion.solver import SolverError, compile_solver
-from generative.diffusion.table import SolverTable, concatenate, idle, step
+from generative.diffusion import proof
+from generative.diffusion.check import begin, check, check_table
+from generative.diffusion.request import Inputs, Request, RequestError
+from generative.diffusion.shelf import Shelf
+from generative.diffusion.slots import Slots
+from generative.diffusion.solver import SolverError
+from generative.diffusion.table import Compiler, SolverTable, step
+from generative.diffusion.ticket import Tick, Ticket
 from lab import streams
 
 REGISTERS = 4
 """H of every engine: the tensors a solver may remember beside the sample. Each costs a product a pixel and step."""
 
 
-@dataclass(frozen=True)
-class Tick:
-    """What one call of the network has brought."""
-
-    finished: list[tuple[int, Tensor]]
-    """(number of the request, sample [*shape]) of those that are done."""
-    running: list[int]
-    """The numbers of those that are on their way."""
-
-
-@dataclass
-class Ticket:
-    """A request on its way: what the host knows of it, so that nothing has to be asked of the device."""
-
-    number: int
-    request: Request
-    table: SolverTable
-    left: int
-    noisy: bool
-    slots: tuple[int, ...] = ()
-
-
 class Engine:
     """Draws samples for many requests at once.
 
     Args:
-        network: answers (x [R, *shape], t [R], label [R] or None) with [R, *shape].
-        schedule: the noise the network was trained with.
-        prediction: what it was trained to say.
+        network: answers (x [R, *shape], t [R], label int64 [R] or None, **conditions each [R, ...]) with [R, *shape].
         shape: of one sample.
+        compiler: makes the tables of the solvers that requests name (see `compiler` and `schedulers`).
         rows: network rows a call, idle ones included: the one thing besides the request that the last bits of a sample
             may depend on. More rows are faster in all and slower for one.
         classes: the number of labels; the label `classes` is the null label. None: the network is told no label.
+        null: the conditions of a request that asks for nothing, by the names the network knows them by.
         device: where the network is.
         dtype: floating type of the state and of the network's input.
+        prove: whether to try first that rows and slots do not depend on each other here (see `proof`).
 
     Raises:
-        ValueError: when there is no row.
+        ValueError: when there is no row, or, with `prove`, a sample would depend on its company or slot.
     """
 
     def __init__(
         self,
-        network: Network,
-        schedule: NoiseSchedule,
-        prediction: Prediction,
+        network: Callable[..., Tensor],
         shape: tuple[int, ...],
+        compiler: Compiler,
         *,
-        rows: int = 64,
+        rows: int,
         classes: int | None = None,
+        null: Mapping[str, Tensor] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        prove: bool = False,
     ) -> None:
         if rows < 1:
-            raise ValueError(f"the engine has rows={rows}; it needs at least 1, and 2 for guided requests")
-        self.network, self.schedule, self.prediction, self.shape = network, schedule, prediction, shape
-        self.rows, self.classes, self.device, self.dtype = rows, classes, torch.device(device), dtype
-        self.pixel = torch.arange(torch.Size(shape).numel(), device=self.device)  # [P]
-        self.compiled: dict[tuple[str, int], SolverTable] = {}
-        self.first_row: dict[SolverTable, int] = {}  # where each table begins in `tables`
-        self.tables = idle(REGISTERS).to(self.device, dtype)  # row 0 leaves everything as it is
-        self.count = 0
-        self.free = list(range(rows))
+            raise ValueError(f"rows={rows}; expected at least 1")
+        self.network, self.compiler = network, compiler
+        self.inputs = Inputs(tuple(shape), rows, classes, null or {})
+        self.device, self.dtype = torch.device(device), dtype
+        if prove:
+            proof.prove(network, self.inputs, self.device, dtype)
+        self.slots = Slots(self.inputs, REGISTERS, self.device, dtype)
+        self.shelf = Shelf(REGISTERS, self.device, dtype)
+        self.compiled: dict[tuple[str, int, int, float | None], SolverTable] = {}
         self.waiting: deque[Ticket] = deque()
         self.running: list[Ticket] = []
-        slot = torch.arange(rows, device=self.device)
-        self.h = torch.zeros(rows, 1 + REGISTERS, len(self.pixel), device=self.device, dtype=dtype)
-        self.pointer = torch.zeros_like(slot)  # [R] row of `tables` that a slot stands at
-        self.advance = torch.zeros_like(slot)  # [R] 1 where a request runs, else 0
-        self.source = slot.clone()  # [R] the slot whose sample and timestep this slot shows to the network
-        self.null = slot.clone()  # [R] the slot with the answer under the null label; itself where unguided
-        self.label = torch.full_like(slot, classes or 0)  # [R]
-        self.key = torch.zeros_like(slot)  # [R] stream of the request's noise
-        self.drawn = torch.zeros_like(slot)  # [R] draws since the first sample, which was draw 0
-        self.guidance = torch.ones(rows, device=self.device, dtype=dtype)
-        self.clip = torch.full_like(self.guidance, torch.inf)
+        self.count = 0
 
     def sample(
         self, requests: Iterable[Request], progress: Callable[[int], None] | None = None
     ) -> Float[Tensor, "N *shape"]:
-        """All samples, in the order of the requests; `progress` hears how many were just finished."""
+        """All samples, in the order of the requests; `progress` hears how many were just finished.
+
+        Raises:
+            RequestError: before any work, when a request cannot be served; later, when a sample is not finite.
+        """
         samples: dict[int, Tensor] = {}
         for tick in self.steps(requests):
+            if tick.failed:
+                raise tick.failed[0][1]
             samples.update(tick.finished)
             if progress is not None and tick.finished:
                 progress(len(tick.finished))
         if not samples:
-            return torch.empty(0, *self.shape, device=self.device, dtype=self.dtype)
+            return torch.empty(0, *self.inputs.shape, device=self.device, dtype=self.dtype)
         return torch.stack([samples[i] for i in range(len(samples))])
 
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Float[Tensor, "*shape"]]]:
-        """(index, sample) of each request as soon as it is done."""
+        """(index, sample) of each request as soon as it is done; RequestError at the end if one is not finite."""
+        failed: list[tuple[int, RequestError]] = []
         for tick in self.steps(requests):
             yield from tick.finished
+            failed += tick.failed
+        if failed:
+            raise failed[0][1]
 
     def steps(self, requests: Iterable[Request]) -> Iterator[Tick]:
         """Serve these requests alone, numbered from 0, with one `Tick` for each call of the network.
@@ -138,9 +122,9 @@ class Engine:
             RequestError: before any work, when a request cannot be served.
         """
         self.drop()
-        for request in requests:
-            self.submit(request)
         try:
+            for request in requests:
+                self.submit(request)
             while self.waiting or self.running:
                 yield self.turn()
         finally:
@@ -149,13 +133,34 @@ class Engine:
     def submit(self, request: Request) -> int:
         """Queue a request, also while others run, and return its number. Raises RequestError when it cannot be met."""
         try:
-            check(request, self.rows, self.classes)
-            table = self._table(request)
-        except (RequestError, SolverError) as error:
+            return self.enqueue(self.prepare(request))
+        except RequestError as error:
             raise RequestError(f"request {self.count}: {error}") from None
-        self.waiting.append(Ticket(self.count, request, table, left=len(table), noisy=table.stochastic))
-        self.count += 1
-        return self.count - 1
+
+    def prepare(self, request: Request) -> Ticket:
+        """Check a request and compile its solver; nothing of the loop is touched. Raises RequestError."""
+        check(request, self.inputs)
+        table = self._table(request)
+        check_table(request, table, self.inputs, REGISTERS)
+        flat: dict[str, Tensor] = {}
+        if request.init is not None:
+            flat["init"] = request.init.flatten()
+        if request.mask is not None:
+            flat["mask"] = request.mask.broadcast_to(self.inputs.shape).flatten()
+        if request.noise is not None:
+            flat["noise"] = request.noise.flatten(1)
+        given = {name: tensor.detach().to(self.device, self.dtype, copy=True) for name, tensor in flat.items()}
+        told = request.condition or {}
+        conditions = {name: tensor.detach().to(self.device, copy=True) for name, tensor in told.items()}
+        levels = (table.alpha[0].item(), table.sigma[0].item())
+        key = streams.derive(request.seed, "sample")
+        return Ticket(request, table, key, levels, table.stochastic, given, conditions, left=len(table))
+
+    def enqueue(self, ticket: Ticket) -> int:
+        """Queue what was prepared, and return its number."""
+        ticket.number, self.count = self.count, self.count + 1
+        self.waiting.append(ticket)
+        return ticket.number
 
     def turn(self) -> Tick:
         """Let in who waits, call the network once, let out who is done."""
@@ -165,9 +170,21 @@ class Engine:
             ticket.left -= 1
         done = [ticket for ticket in self.running if ticket.left == 0]
         self.running = [ticket for ticket in self.running if ticket.left > 0]
-        finished = [(t.number, self.h[t.slots[0], 0].view(self.shape).clone()) for t in done]
+        samples = [(ticket.number, self.slots.sample(ticket.slots[0])) for ticket in done]
         self._release(done)
-        return Tick(finished, [ticket.number for ticket in self.running])
+        sound = [sample.isfinite().all() for _, sample in samples]
+        return Tick([ticket.number for ticket in self.running], samples, sound)
+
+    def cancel(self, number: int) -> bool:
+        """Forget a request that waits or runs; False when it does neither."""
+        for ticket in self.waiting:
+            if ticket.number == number:
+                self.waiting.remove(ticket)
+                return True
+        gone = [ticket for ticket in self.running if ticket.number == number]
+        self.running = [ticket for ticket in self.running if ticket.number != number]
+        self._release(gone)
+        return bool(gone)
 
     def drop(self) -> None:
         """Forget all requests and number from 0 again."""
@@ -179,88 +196,67 @@ class Engine:
         """The present noisy sample of a running request. Raises KeyError when it does not run."""
         for ticket in self.running:
             if ticket.number == number:
-                return self.h[ticket.slots[0], 0].view(self.shape).clone()
+                return self.slots.sample(ticket.slots[0])
         raise KeyError(number)
 
     def start(self, request: Request) -> Float[Tensor, "*shape"]:
-        """The noise that a request begins with."""
-        key = self._index([streams.derive(request.seed, "sample")])
-        return (self._table(request).initial_scale * self._noise(key, torch.zeros_like(key))).view(self.shape)
+        """The sample that a request begins with. Raises RequestError when it cannot be met."""
+        return self.slots.start([self.prepare(request)])[0].view(self.inputs.shape)
 
     @torch.no_grad()
     def _denoise(self) -> None:
         """One call of the network and one step of every row."""
-        shown = self.pointer[self.source]  # [R]
-        x = self.h[self.source, 0] * self.tables.input_scale[shown, None]  # [R, P]
-        label = None if self.classes is None else self.label
-        answer = self.network(x.view(self.rows, *self.shape), self.tables.timesteps[shown], label)
-        told = answer.reshape(self.rows, -1).to(self.dtype)  # [R, P]
-        null = told[self.null]
-        output = null + self.guidance[:, None] * (told - null)  # the answer itself where unguided: null is told
-        self.drawn = self.drawn + 1
-        z = self._noise(self.key, self.drawn) if any(ticket.noisy for ticket in self.running) else None
-        self.h = step(self.tables.rows(self.pointer), self.h, output, z, self.clip)
-        self.pointer = self.pointer + self.advance
+        s, tables = self.slots, self.shelf.tables
+        shown = s.pointer[s.source]  # [R]
+        x = s.h[s.source, 0] * tables.input_scale[shown, None]  # [R, P]
+        label = None if self.inputs.classes is None else s.label
+        x = x.view(self.inputs.rows, *self.inputs.shape)
+        answer = self.network(x, tables.timesteps[shown], label, **s.conditions)
+        told = answer.reshape(self.inputs.rows, -1).to(self.dtype)  # [R, P]
+        null = told[s.null]
+        output = null + s.guidance[:, None] * (told - null)  # the answer itself where unguided: null is told
+        s.drawn = s.drawn + 1
+        s.h = step(tables.rows(s.pointer), s.h, output, self._noise(), s.clip)
+        if any("mask" in ticket.given for ticket in self.running):
+            alpha, sigma = self.shelf.after[:, s.pointer, None]  # [R, 1]
+            keep = alpha * s.kept["init"] + sigma * s.kept["noise"]
+            s.h[:, 0] = s.kept["mask"] * s.h[:, 0] + (1 - s.kept["mask"]) * keep
+        s.pointer = s.pointer + s.advance
 
-    def _noise(self, key: Int64[Tensor, "R"], draw: Int64[Tensor, "R"]) -> Float[Tensor, "R P"]:
-        return streams.normal(key[:, None], draw[:, None] * len(self.pixel) + self.pixel).to(self.dtype)
+    def _noise(self) -> Float[Tensor, "R P"] | None:
+        """What this step draws, for every row; None where no solver of those that run ever draws."""
+        noisy = [ticket for ticket in self.running if ticket.noisy]
+        if not noisy:
+            return None
+        z = self.slots.noise(self.slots.key, self.slots.drawn)
+        for ticket in noisy:
+            if "noise" in ticket.given:
+                z[ticket.slots[0]] = ticket.given["noise"][1 + len(ticket.table) - ticket.left]
+        return z
 
     def _admit(self) -> None:
         """Seat the waiting, first come, first served, while there are rows for the first of them."""
-        joined = []
-        while self.waiting and self.waiting[0].request.rows <= len(self.free):
-            ticket = self.waiting.popleft()
-            ticket.slots = tuple(self.free.pop(0) for _ in range(ticket.request.rows))
-            joined.append(ticket)
-        if not joined:
-            return
-        self.running += joined
-        slots = self._index([t.slots[0] for t in joined])
-        scale = self._number([t.table.initial_scale for t in joined])
-        self.key[slots] = self._index([streams.derive(t.request.seed, "sample") for t in joined])
-        self.h[slots, 0] = scale[:, None] * self._noise(self.key[slots], torch.zeros_like(slots))
-        self.pointer[slots] = self._index([self.first_row[t.table] for t in joined])
-        self.advance[slots] = 1
-        self.drawn[slots] = 0
-        labels = [t.request.label for t in joined]
-        self.label[slots] = self._index([(self.classes or 0) if label is None else label for label in labels])
-        self.guidance[slots] = self._number([t.request.guidance for t in joined])
-        self.clip[slots] = self._number([torch.inf if t.request.clip is None else t.request.clip for t in joined])
-        pairs = [t.slots for t in joined if len(t.slots) == 2]
-        if pairs:
-            told, null = self._index(pairs).unbind(1)
-            self.null[told], self.source[null] = null, told  # the label of a free slot is the null label already
+        joined: list[Ticket] = []
+        room = len(self.slots.free)
+        while self.waiting and self.waiting[0].request.rows <= room:
+            joined.append(self.waiting.popleft())
+            room -= joined[-1].request.rows
+        if joined:
+            self.running += joined
+            self.slots.seat(joined, [self.shelf.place(ticket.table) for ticket in joined])
 
     def _release(self, tickets: list[Ticket]) -> None:
-        """Make the slots of `tickets` idle and free."""
-        slots = self._index([slot for ticket in tickets for slot in ticket.slots])
-        self.h[slots] = 0
-        self.pointer[slots] = 0
-        self.advance[slots] = 0
-        self.source[slots] = slots
-        self.null[slots] = slots
-        self.label[slots] = self.classes or 0
-        self.guidance[slots] = 1
-        self.clip[slots] = torch.inf
-        self.free = sorted([*self.free, *(slot for ticket in tickets for slot in ticket.slots)])
+        if tickets:
+            self.slots.release([slot for ticket in tickets for slot in ticket.slots])
 
     def _table(self, request: Request) -> SolverTable:
-        """The request's table, compiled once, with its rows among the engine's."""
-        table = request.solver
-        if isinstance(table, str):
-            name = (table, request.steps)
-            if name not in self.compiled:
-                self.compiled[name] = compile_solver(table, self.schedule, self.prediction, request.steps)
-            table = self.compiled[name]
-        if table not in self.first_row:
-            if table.registers > REGISTERS:
-                raise RequestError(f"its solver remembers {table.registers} tensors; the engine has {REGISTERS}")
-            self.first_row[table] = len(self.tables)
-            self.tables = concatenate([self.tables, table.padded(REGISTERS).to(self.device, self.dtype)])
-        return table
-
-    def _index(self, values: Sequence[int] | Sequence[tuple[int, ...]]) -> Tensor:
-        return torch.tensor(values, device=self.device, dtype=torch.int64)
-
-    def _number(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=self.device, dtype=self.dtype)
+        """The request's table, compiled once."""
+        if isinstance(request.solver, SolverTable):
+            return request.solver
+        name = (request.solver, request.steps, begin(request), request.eta)
+        if name not in self.compiled:
+            try:
+                self.compiled[name] = self.compiler(*name)
+            except SolverError as error:
+                raise RequestError(str(error)) from None
+        return self.compiled[name]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from backbones.initialise import build
 from backbones.unet import UNet
 from generative import saved
+from generative.diffusion.compiler import AllSolvers
 from generative.diffusion.denoiser import Prediction
 from generative.diffusion.engine import Engine
 from generative.diffusion.objective import DDPM
@@ -76,18 +77,19 @@ class Pipeline:
         """What to train the network for; `dropout` is the share of samples without label."""
         return DDPM(self.schedule, self.config.prediction, null=self.config.classes, dropout=dropout)
 
-    def engine(self, rows: int = 64) -> Engine:
-        """The loop that draws from it, on the network's device."""
-        device = next(self.network.parameters()).device
-        config = self.config
+    def engine(self, rows: int = 64, *, prove: bool = False) -> Engine:
+        """The loop that draws from it, on the network's device. `prove` and what it raises: see `Engine`.
+
+        Requests may name our solvers, and diffusers' under their names in `schedulers`.
+        """
         return Engine(
             self.network,
-            self.schedule,
-            config.prediction,
-            config.shape,
+            self.config.shape,
+            AllSolvers(self.schedule, self.config.prediction),
             rows=rows,
-            classes=config.classes,
-            device=device,
+            classes=self.config.classes,
+            device=next(self.network.parameters()).device,
+            prove=prove,
         )
 
     def requests(

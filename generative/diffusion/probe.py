@@ -76,7 +76,9 @@ class _Probe:
             raise self.refused(f"begin is {begin}; it has rows 0 to {len(self.at_rest.timesteps) - 1}")
 
     def table(self) -> SolverTable:
-        config = self.scheduler.config
+        settings = inspect.signature(type(self.scheduler).__init__).parameters
+        # what another class was made with is kept in the configuration, and means nothing to this one
+        config = {name: value for name, value in self.scheduler.config.items() if name in settings}
         if config.get("thresholding"):
             raise self.refused("dynamic thresholding is not linear; make it with thresholding=False")
         clips = config.get("clip_sample") or config.get(HARD_CLIP.get(self.kind, ""))
@@ -98,7 +100,7 @@ class _Probe:
         found = memory.recurrence(forms.numpy())
         A, B, C = (torch.from_numpy(part) for part in (found.A, found.B, found.C))
         zero = torch.zeros(steps, dtype=torch.float64)
-        return self._made(scale, zero, zero + 1, A, B, C, torch.zeros_like(B))
+        return replace(self._made(scale, zero, zero + 1, A, B, C, torch.zeros_like(B)), estimate=False)
 
     def _clipped(self, bound: float) -> SolverTable:
         """Every step by itself: a scheduler that clips and remembers is refused by `_try`."""
@@ -125,13 +127,15 @@ class _Probe:
         """What a clean image and noise are mixed by before each row, by its own account; nan where it gives none."""
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
 
-        def mixed(image: Tensor, noise: Tensor, t: Tensor) -> float:
+        def mixed(image: Tensor, noise: Tensor, row: int, t: Tensor) -> float:
             own = copy.deepcopy(self.at_rest)  # for some remember where they were asked
+            if hasattr(own, "set_begin_index"):
+                own.set_begin_index(self.begin + row)  # and say the level where they begin, whatever the timestep
             if hasattr(own, "add_noise"):
                 return float(own.add_noise(image, noise, t[None]))
             return float(own.scale_noise(image, t[None], noise)) if hasattr(own, "scale_noise") else torch.nan
 
-        pairs = [(mixed(one, 0 * one, t), mixed(0 * one, one, t)) for t in self.times]
+        pairs = [(mixed(one, 0 * one, k, t), mixed(0 * one, one, k, t)) for k, t in enumerate(self.times)]
         alpha, sigma = torch.tensor(pairs, dtype=torch.float64).unbind(1)
         return alpha, sigma
 

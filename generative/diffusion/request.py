@@ -1,9 +1,11 @@
-"""What one can ask of the engine, and why it may say no."""
+"""What one can ask of the engine, and what its network is called with."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from generative.diffusion.table import SolverTable
 
@@ -12,22 +14,38 @@ class RequestError(ValueError):
     """A request that the engine cannot serve; the message names the field, its value and what is expected."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """One sample to draw."""
 
     seed: int
     """All the randomness there is: the same seed, the same sample."""
     solver: str | SolverTable = "dpmpp-2m"
-    """A name in `solver.SOLVERS`, with "trailing" steps, or a table compiled otherwise (then `steps` is not read)."""
+    """A name that the engine's compiler knows, or a table compiled otherwise (then `steps` is not read)."""
     steps: int = 25
-    """Calls of the network. More are slower and nearer to the exact solution."""
+    """Calls of the network from pure noise. More are slower and nearer to the exact solution."""
     guidance: float = 1.0
-    """How far to go from the answer without the label towards the one with it; 1 is the latter, and half the work."""
+    """How far to go from the answer without label and condition towards the one with them; 1 is the latter, and half
+    the work."""
     label: int | None = None
     """The class to draw; None draws without one."""
     clip: float | None = None
-    """Bound on the absolute value of every estimate of the clean data; None for no bound."""
+    """Bound on the absolute value of every estimate of the clean data; None for the solver's own, infinite for none."""
+    eta: float | None = None
+    """How much noise a named solver adds, where it lets one choose: 0 to 1. None for its own choice."""
+    condition: Mapping[str, Tensor] | None = None
+    """What else the network is told, by name; each as the engine's `null`, which None asks for."""
+    init: Tensor | None = None
+    """[*shape] A clean image to begin from: noised to the first level of the solver."""
+    strength: float = 1.0
+    """With `init`, the share of a named solver's steps that is run, as diffusers counts them: the first are left out,
+    and more of the image stays. In (0, 1]."""
+    mask: Tensor | None = None
+    """Broadcastable to [*shape], in [0, 1]: 1 where to paint, 0 where to keep `init`. With strength 1 and a named
+    solver the painting starts from pure noise, as in diffusers' inpainting."""
+    noise: Tensor | None = None
+    """[1 + draws, *shape] Noise instead of the seed's: for the first sample, unscaled, and for each row of the solver's
+    table; for the first alone where the solver draws none. So another program's images can be had again."""
 
     @property
     def rows(self) -> int:
@@ -35,16 +53,14 @@ class Request:
         return 1 if self.guidance == 1 else 2
 
 
-def check(request: Request, rows: int, classes: int | None) -> None:
-    """Raise RequestError unless an engine of so many rows and classes can serve the request."""
-    if request.label is not None and not 0 <= request.label < (classes or 0):
-        known = f"expected 0 to {classes - 1}" if classes else "the network knows no labels"
-        raise RequestError(f"label is {request.label}; {known}")
-    if not math.isfinite(request.guidance):
-        raise RequestError(f"guidance is {request.guidance}; expected a finite number, 1 for none")
-    if request.label is None and request.guidance != 1:
-        raise RequestError(f"guidance is {request.guidance} but there is no label to guide towards; expected 1")
-    if request.clip is not None and not request.clip > 0:
-        raise RequestError(f"clip is {request.clip}; expected a positive bound, or None")
-    if request.rows > rows:
-        raise RequestError(f"guidance is {request.guidance} and takes 2 network rows; this engine has {rows}")
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a network is called with: (x [R, *shape], t [R], label int64 [R] or None, **conditions, each [R, ...])."""
+
+    shape: tuple[int, ...]
+    rows: int
+    """R of every call."""
+    classes: int | None = None
+    """The number of labels; the label `classes` is the null label. None: the network is told no label."""
+    null: Mapping[str, Tensor] = field(default_factory=dict)
+    """The conditions of a request that asks for nothing, by name, of one row."""

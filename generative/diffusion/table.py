@@ -45,6 +45,8 @@ class SolverTable:
     """Standard deviation of the first sample."""
     clip: float = torch.inf
     """Bound on |m| that the solver brings along; a request may ask for another."""
+    estimate: bool = True
+    """Whether m is an estimate of x_0, so that a bound on it means something; else it is the bare output."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -67,6 +69,12 @@ class SolverTable:
         """The same numbers elsewhere or in another precision."""
         return self._map(lambda tensor: tensor.to(device, dtype))
 
+    @property
+    def after(self) -> tuple[Float[Tensor, "S"], Float[Tensor, "S"]]:
+        """(alpha, sigma) of the level that the sample stands at after each row: clean after the last."""
+        one = torch.ones_like(self.alpha[:1])
+        return torch.cat([self.alpha[1:], one]), torch.cat([self.sigma[1:], 0 * one])
+
     def padded(self, registers: int) -> SolverTable:
         """The same solver with at least `registers` registers; the added ones stay zero."""
         pad = max(0, registers - self.registers)
@@ -76,6 +84,9 @@ class SolverTable:
     def _map(self, change: Callable[[Tensor], Tensor]) -> SolverTable:
         return replace(self, **{name: cast(Any, change(getattr(self, name))) for name in TENSORS})
 
+
+Compiler = Callable[[str, int, int, float | None], SolverTable]
+"""(name of a solver, steps, how many of them to leave out at the start, eta or None) -> its table."""
 
 TENSORS = ("timesteps", "input_scale", "x0_from_x", "x0_from_output", "A", "B", "C", "D", "alpha", "sigma")
 

@@ -4,6 +4,7 @@ import torch
 
 from backbones.dit import DiT
 from backbones.initialise import build
+from generative.diffusion.compiler import ClosedForms
 from generative.diffusion.engine import Engine
 from generative.diffusion.objective import DDPM
 from generative.diffusion.request import Request
@@ -24,10 +25,10 @@ def test_a_dit_learns_by_the_denoising_objective_and_draws_by_the_engine() -> No
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    engine = Engine(network, cosine(), "v", (1, 4, 4), rows=16, classes=2)
+    engine = Engine(network, (1, 4, 4), ClosedForms(cosine(), "v"), rows=16, classes=2)
     requests = [Request(i, "dpmpp-2m", 8, label=i % 2) for i in range(16)]
     drawn = engine.sample(requests)
     assert (drawn.mean((1, 2, 3)).sign() == (torch.arange(16) % 2) * 2.0 - 1).all()
     for i in (0, 7):
-        alone = Engine(network, cosine(), "v", (1, 4, 4), rows=16, classes=2).sample([requests[i]])
+        alone = Engine(network, (1, 4, 4), ClosedForms(cosine(), "v"), rows=16, classes=2).sample([requests[i]])
         assert torch.equal(alone[0], drawn[i])

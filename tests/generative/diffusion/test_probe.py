@@ -13,60 +13,9 @@ from generative.diffusion.probe import compile_scheduler
 from generative.diffusion.schedule import linear
 from generative.diffusion.solver import SolverError, compile_solver
 from generative.diffusion.table import SolverTable, step
+from tests.oracles.schedulers import LINEAR, loop
 
 S = diffusers
-
-# class, arguments, registers of 12 steps
-LINEAR: list[tuple[Any, dict[str, Any], int]] = [
-    (S.DDPMScheduler, {}, 0),
-    (S.DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_large"}, 0),
-    (S.DDPMParallelScheduler, {}, 0),
-    (S.DDIMScheduler, {}, 0),
-    (
-        S.DDIMScheduler,
-        {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
-        0,
-    ),
-    (S.DDIMScheduler, {"prediction_type": "v_prediction", "clip_sample_range": 2.0}, 0),
-    (S.DDIMParallelScheduler, {}, 0),
-    (S.DDIMInverseScheduler, {}, 0),
-    (S.CogVideoXDDIMScheduler, {}, 0),
-    (S.EulerDiscreteScheduler, {}, 0),
-    (S.EulerDiscreteScheduler, {"use_karras_sigmas": True, "timestep_spacing": "trailing"}, 0),
-    (S.EulerAncestralDiscreteScheduler, {}, 0),
-    (S.HeunDiscreteScheduler, {}, 1),
-    (S.KDPM2DiscreteScheduler, {}, 1),
-    (S.KDPM2AncestralDiscreteScheduler, {}, 1),
-    (S.LMSDiscreteScheduler, {}, 3),
-    (S.PNDMScheduler, {}, 4),
-    (S.PNDMScheduler, {"skip_prk_steps": True}, 3),
-    (S.IPNDMScheduler, {}, 3),
-    (S.DEISMultistepScheduler, {}, 1),
-    (S.DEISMultistepScheduler, {"solver_order": 3}, 2),
-    (S.DPMSolverMultistepScheduler, {}, 1),
-    (S.DPMSolverMultistepScheduler, {"solver_order": 3, "use_karras_sigmas": True}, 2),
-    (S.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}, 1),
-    (S.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}, 1),
-    (S.DPMSolverMultistepInverseScheduler, {}, 1),
-    (S.DPMSolverSinglestepScheduler, {}, 1),
-    (S.DPMSolverSinglestepScheduler, {"solver_order": 3}, 1),
-    (S.UniPCMultistepScheduler, {}, 2),
-    (S.UniPCMultistepScheduler, {"solver_order": 3, "prediction_type": "v_prediction"}, 3),
-    (S.SASolverScheduler, {}, 2),
-    (S.LCMScheduler, {}, 0),
-    (S.TCDScheduler, {}, 0),
-    (S.UnCLIPScheduler, {}, 0),
-    (S.CMStochasticIterativeScheduler, {}, 0),
-    (S.EDMEulerScheduler, {}, 0),
-    (S.EDMDPMSolverMultistepScheduler, {}, 1),
-    (S.FlowMatchEulerDiscreteScheduler, {"shift": 3.0}, 0),
-    (S.FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}, 0),
-    (S.FlowMatchHeunDiscreteScheduler, {}, 1),
-    (S.FlowMatchLCMScheduler, {}, 0),
-    (S.FlowMapEulerDiscreteScheduler, {}, 0),
-    (S.LTXEulerAncestralRFScheduler, {}, 0),
-    (S.MiniMaxH3Scheduler, {}, 0),
-]
 
 
 def network(x: Tensor, t: float) -> Tensor:
@@ -86,29 +35,17 @@ def ours(table: SolverTable, x: Tensor, noise: Tensor) -> Tensor:
     return torch.stack(path)
 
 
-def theirs(scheduler: Any, steps: int, x: Tensor, noise: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """The same by diffusers' own loop, fed the same noise."""
-    scheduler.set_timesteps(steps)
-    path, sample = [], x.view(1, 1, 1, -1)
-    for k, t in enumerate(scheduler.timesteps):
-        module = type(scheduler).__module__
-        monkeypatch.setattr(f"{module}.randn_tensor", lambda *_, k=k, **__: noise[k].view(1, 1, 1, -1), raising=False)
-        told = scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
-        sample = scheduler.step(network(told.double(), float(t)), t, sample).prev_sample.double()
-        path.append(sample.flatten())
-    return torch.stack(path)
-
-
 @pytest.mark.parametrize(("kind", "arguments", "registers"), LINEAR)
-def test_a_table_goes_where_the_scheduler_goes(
-    kind: Any, arguments: dict[str, Any], registers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_goes_where_the_scheduler_goes(kind: Any, arguments: dict[str, Any], registers: int) -> None:
     """With a network that is not linear, so that every number of every row counts."""
     table = compile_scheduler(kind(**arguments), 12)
     draws = torch.Generator().manual_seed(1)
     x = table.initial_scale * torch.randn(48, generator=draws, dtype=torch.float64)
     noise = torch.randn(len(table), 48, generator=draws, dtype=torch.float64)
-    expected = theirs(kind(**arguments), 12, x, noise, monkeypatch)
+    scheduler = kind(**arguments)
+    scheduler.set_timesteps(12)
+    shape = (1, 1, 48)  # as pixels of an image
+    expected = loop(scheduler, network, x.view(shape), noise.view(-1, *shape)).flatten(1)
     found = ours(table, x, noise)
     size = expected.abs().amax(1, keepdim=True)
     torch.testing.assert_close(found / size, expected / size, rtol=0, atol=2e-5)  # some compute in float32
@@ -205,3 +142,11 @@ def test_the_least_memory_of_a_random_recurrence_is_found(registers: int) -> Non
     found = memory.recurrence(wide.forms())
     assert found.A.shape[1] == h
     np.testing.assert_allclose(found.forms(), wide.forms(), atol=1e-6 * np.abs(wide.forms()).max())
+
+
+def test_a_setting_that_another_class_left_behind_means_nothing() -> None:
+    """DDPM clips by default, and `from_config` hands its settings on to classes that have none such."""
+    told = S.DDPMScheduler(clip_sample=True).config
+    inherited = S.DPMSolverMultistepScheduler.from_config(told)
+    assert inherited.config["clip_sample"]
+    assert compile_scheduler(inherited, 12).clip == torch.inf
