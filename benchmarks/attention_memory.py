@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import attention
+from benchmarks import attention, resident
 from benchmarks.attention import DTYPES, OURS, Size
 
 
@@ -41,7 +41,7 @@ def _work(asked: Mapping[str, Any]) -> float | None:
     size = Size(**{**asked["size"], "rows": tuple(asked["size"]["rows"])})
     device, job = asked["device"], asked["job"]
     generator = torch.Generator().manual_seed(0)
-    started = _began()
+    started = resident.began()
     made = attention.ours(size, generator) if asked["way"] == OURS else attention.peer(size)
     model = made.to(device=device, dtype=DTYPES[asked["dtype"]])
     if job == "generation":
@@ -54,22 +54,7 @@ def _work(asked: Mapping[str, Any]) -> float | None:
     call()
     if device == "cuda":
         return float(torch.cuda.max_memory_allocated())
-    return None if started is None else _status("VmHWM") - started
-
-
-def _began() -> float | None:
-    """The resident set now, its peak so far forgotten; None where there is no /proc to ask."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except OSError:
-        return None
-
-
-def _status(name: str) -> float:
-    """A size that the system keeps of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
+    return resident.since(started)
 
 
 if __name__ == "__main__":

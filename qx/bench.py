@@ -11,6 +11,7 @@ from qx.usage import UsageError, choose
 BENCHES = {
     "worlds": "qx.bench_worlds:bench",
     "attention": "qx.bench_attention:bench",
+    "diffusion": "qx.bench_diffusion:bench",
     "dqn": "qx.bench_dqn:bench",
     "tabular": "qx.bench_tabular:bench",
 }
@@ -19,6 +20,7 @@ HELP = """usage: qx bench WHAT [options]
 
   worlds      random steps a second with resets, beside Gymnasium, MiniGrid, navix, gymnax and xland-minigrid
   attention   tokens a second and peak memory of our Transformer, beside Hugging Face's Llama of equal weights
+  diffusion   images a second of our engine, beside diffusers' pipeline with the same weights
   dqn         ten seeds of our deep Q-network on CartPole, beside one of stable-baselines3's
   tabular     a thousand replicas of tabular Q-learning, beside one plain Python loop
 
@@ -31,7 +33,5 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
         print(HELP)
         raise SystemExit(0)
     if not args or args[0].startswith("-"):
-        raise UsageError(
-            "qx bench: what to compare comes first: worlds, attention, dqn or tabular (see `qx bench --help`)"
-        )
+        raise UsageError(f"qx bench: what to compare comes first: {', '.join(BENCHES)} (see `qx bench --help`)")
     return pkgutil.resolve_name(BENCHES[choose("bench", args[0], BENCHES)])(args[1:])

@@ -17,7 +17,7 @@ HOLDS = {ABOVE: float.__gt__, LEAST: float.__ge__, UNDER: float.__lt__, MOST: fl
 Limits = tuple[tuple[str, float], ...]
 COUNTS = """steps replicas episodes worlds report_every batch_size capacity train_every gradient_steps target_every
     hidden examples count n quantiles rows width depth heads length multipliers blocks sizes horizon
-    features rollout epochs window stride minibatches layers limit tiles tilings order resolution"""
+    features rollout epochs window stride minibatches layers limit frames tiles tilings order resolution"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
     weight_decay anchor omega attention sigma priority importance importance_steps planning kappa tail alpha_steps
     final_alpha burn_in entropy"""
@@ -29,7 +29,8 @@ LIMITS: dict[str, Limits] = {
         ["learning_rate", "critic_rate", "alpha", "beta", "clip", "clip_ratio", "clip_range", "seconds"], ((ABOVE, 0),)
     ),
     **dict.fromkeys(["gamma", "lam", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
-    **dict.fromkeys(["beta2", "ema"], ((LEAST, 0), (UNDER, 1))),
+    "beta2": ((LEAST, 0), (UNDER, 1)),
+    "ema": ((LEAST, 0), (MOST, 0.28)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from envs import MDPError, ObservationError, WorldError
 from experiments.claim import DataError
+from generative.diffusion.data import DataError as ImagesError
 from generative.diffusion.request import RequestError
 from generative.diffusion.solver import SolverError
 from generative.language.examples import ExampleError
@@ -32,4 +33,5 @@ WRONG_REQUEST = (
     CheckpointError,
     RunError,
     DataError,
+    ImagesError,
 )

@@ -197,3 +197,20 @@ def test_tabular_gives_its_ratio_and_json(tmp_path: Path, capsys: pytest.Capture
     assert ours_over.endswith(f"(judged) {found['ratio']:.2f} {silent} over bare Python's {found['bare_ratio']:.2f}")
     assert found["ours_updates_per_second"] == pytest.approx(3 * 60 / found["ours_seconds"])
     assert (found["replicas"], found["worlds"], found["steps"]) == (3, 2, 60)
+
+
+def test_diffusion_gives_its_ratios_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--side", "8", "--widths", "32", "32", "--batch", "2", "--requests", "3", "--steps", "2", "--rows", "4"]
+    few = ["--tokens", "3", "--context", "8", "--rounds", "1", "--no-memory", "--device", "cpu"]
+    assert main.main(["bench", "diffusion", *tiny, *few, "--json", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == found
+    for part in ("homogeneous", "mixed"):
+        one = found[part]
+        rates = {w: r if part == "homogeneous" else r["images_per_second"] for w, r in one["all"].items()}
+        assert one["images_per_second"] == rates["quincunx"]
+        assert one["peer"] == rates[one["peer_way"]] == max(r for way, r in rates.items() if way != "quincunx")
+        assert one["ratio"] == pytest.approx(one["images_per_second"] / one["peer"])
+    assert found["setting"]["difference"] < 1e-3
+    assert (tmp_path / "run" / "report.png").is_file()

@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
         (["train", "dqn", "zhao-5x5", "--learning-rate", "-1"], ["--learning-rate -1", "more than 0"]),
         (["train", "q-learning", "zhao-5x5", "--epsilon", "5"], ["--epsilon 5", "at most 1"]),
         (["train", "q-learning", "zhao-5x5", "--device", "cuda"], ["--device cuda"]),
-        (["diffuse", "digits", "--ema", "2"], ["--ema 2", "less than 1"]),
+        (["diffuse", "digits", "--ema", "2"], ["--ema 2", "at most 0.28"]),
         (["diffuse", "digits", "--width", "10"], ["network", "10"]),
         (["diffuse", "digits", "--shape", "3", "4", "4"], ["--shape", "follow from the data"]),
         (["sft", "mazes", "--examples", "9", "--width", "30", "--heads", "4"], ["model", "30"]),
