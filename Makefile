@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: help demo test test-all check bench clean
 help:
-	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (five to ten minutes)"
+	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (after installing: about ten minutes on two idle cores)"
 	@echo "make test      the test suite (ten minutes)"
 	@echo "make test-all  the same with the slow and peer-bound tests"
 	@echo "make check     ruff, mypy, import-linter"

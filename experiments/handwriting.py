@@ -44,6 +44,7 @@ CLAIM = Claim(
     source="LeCun, Bottou, Bengio & Haffner 1998, sec. III-C: LeNet-5 with 60,000 weights errs on 0.95% of MNIST's "
     "test digits, a perceptron of 300 hidden units with 235,000 weights on 4.7%",
     stated={"errors of the MLP over LeNet-5's": "> 1", "weights of the MLP over LeNet-5's": "> 1"},
+    minutes=2.5,
 )
 
 SIDE, CLASSES = 8, 10

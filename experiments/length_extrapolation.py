@@ -46,6 +46,7 @@ CLAIM = Claim(
         "learned: accuracy at four times the length": "< 0.5",
         "rotary: accuracy at four times the length": "< 0.5",
     },
+    minutes=2.5,
 )
 
 

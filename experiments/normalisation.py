@@ -48,6 +48,7 @@ CLAIM = Claim(
         f"batches of {BATCHES[-1]}: accuracy, LayerNorm less BatchNorm": "0 +- 0.05",
         "4 x the length: accuracy, LayerNorm less BatchNorm": "> 0.05",
     },
+    minutes=1.5,
 )
 
 

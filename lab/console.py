@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+WIDE = 100  # columns of a terminal, from which a progress bar has room for everything
 out = Console(soft_wrap=False, highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -30,6 +31,8 @@ def quiet() -> None:
     """Silence third-party warnings that a user cannot act on. Called once, by the command line."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, so nothing is waited for
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # these two set their level when they are imported
+        os.environ.setdefault(name, "error")
     warnings.filterwarnings(
         "ignore",
         module=r"(gymnasium|stable_baselines3|diffusers|transformers|accelerate|torch|tensorboard|pygame)(\..*)?",
@@ -60,11 +63,13 @@ def progress(label: str, total: int, start: int = 0, *, counts: bool = True) -> 
         start: how many are done already.
         counts: whether the parts are things that a person counts, and not mere shares of the work.
     """
+    wide = err.width >= WIDE  # else there is room for the time that is left, and for the note
+    elapsed = [TimeElapsedColumn(table_column=Column(no_wrap=True))] if wide else []
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16 if wide else 5, table_column=Column(no_wrap=True)),
         (MofNCompleteColumn if counts else TaskProgressColumn)(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        *elapsed,
         TextColumn("left", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
@@ -84,9 +89,14 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, w
     rows = [list(row) for row in rows]
     shown = Table(title=title or None, title_justify="left", title_style="bold", header_style="dim", box=None)
     shown.pad_edge = False
-    for i, name in enumerate(header):
-        numeric = all(_numeric(row[i]) for row in rows)
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=not wrap)
+    numeric = [all(_numeric(row[i]) for row in rows) for i in range(len(header))]
+    words = [[*name.split(), *(row[i] for row in rows)] for i, name in enumerate(header)]
+    widths = [max(map(len, each), default=0) if digits else 12 for each, digits in zip(words, numeric, strict=True)]
+    natural = sum(max(len(line[i]) for line in [header, *rows]) + 2 for i in range(len(header)))
+    room = wrap and sum(widths) + 2 * len(widths) <= out.width < natural
+    for name, digits, width in zip(header, numeric, widths, strict=True):
+        whole = width if digits and room else None  # a number stays in one line with its interval
+        shown.add_column(name, justify="right" if digits else "left", no_wrap=not wrap, width=whole)
     for row in rows:
         shown.add_row(*row)
     out.print(shown)

@@ -45,6 +45,22 @@ def figure(rows: int = 1, columns: int = 1, width: float = 4.4, height: float = 
     return made, list(axes)
 
 
+def mosaic(
+    names: Sequence[Sequence[str]], inches: tuple[float, float], widths: Sequence[float]
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure of `inches` (width, height) with axes by name; a name that recurs is one that spans its places.
+
+    Args:
+        names: the axes of each row.
+        inches: width and height of the whole.
+        widths: of the columns, as shares.
+    """
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=inches, layout="constrained", facecolor="white")
+        axes: dict[str, Axes] = made.subplot_mosaic([list(row) for row in names], width_ratios=list(widths))
+    return made, axes
+
+
 def curve(
     ax: Axes,
     x: ArrayLike,
@@ -70,8 +86,11 @@ def label(ax: Axes, title: str, x: str = "", y: str = "") -> None:
 
 
 def legend(ax: Axes, where: str = "best") -> None:
-    """The names of the curves, without a box."""
-    ax.legend(loc=where, frameon=False, fontsize=8, labelcolor=INK)
+    """The names of the curves, without a box; "below" makes room for two of them below all that was drawn."""
+    if where == "below":
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.22 * (high - low), high)
+    ax.legend(loc="lower right" if where == "below" else where, frameon=False, fontsize=8, labelcolor=INK)
 
 
 def level(ax: Axes, y: float, label: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 import envs
 from lab import console
 from lab.run import Run
-from qx import agent_list, agent_report
+from qx import agent_list, agent_report, schedules
 from qx.jobs import device_of, show, start
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 from qx.worlds import discount, overrides
@@ -48,10 +48,10 @@ class Train(Lasting, Generic[C]):
     agent: C
     train: TrainConfig
     replicas: int = 5
-    """Independent learners, trained side by side. More narrow the interval."""
+    """Independent learners, trained side by side. With more of them the interval is narrower."""
     episodes: int = 20
-    """Episodes that each replica plays at the end, by the policy that it is judged by. More say more of worlds without
-    tables."""
+    """Episodes that each replica plays at the end, by the policy that it is judged by. With more of them a world
+    without tables is judged more surely."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Change the world: KEY=VALUE, e.g. --set reward.forbidden=-10. Repeat for more."""
 
@@ -99,7 +99,8 @@ class TrainJob:
         found: Evaluation = evaluate(
             self.agent, self.world, gamma=self.gamma, observation=seen, seed=o.seed, episodes=o.episodes
         )
-        result = dataclasses.asdict(found) | {"gap": found.gap, "gamma": self.gamma}
+        never = int((found.returns == -math.inf).sum())  # which JSON cannot say
+        result = dataclasses.asdict(found) | {"gap": found.gap, "gamma": self.gamma, "never_arrive": never}
         return result | {"world": self.world.name, "replicas": o.replicas, "steps": self.trainer.step // self.in_turn}
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
@@ -119,16 +120,19 @@ class TrainJob:
         if result["optimal_return"] is not None:
             rows.append(("optimum", f"{result['optimal_return']:.4g}   gap {_number(result['gap'], 'infinite')}"))
         rows.append(("measure", str(result["measure"])))
-        played = result["episode_returns"]
-        never = sum(one is None for one in result["returns"])
+        played, never = result["episode_returns"], result["never_arrive"]
         if never:
             rows.append(("never arrive", f"{never} of {result['replicas']} replicas: their policies go in circles"))
         if played is not None and result["optimal_return"] is not None and not isinstance(self.agent, Predictor):
-            rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of the episodes"))
+            other = " (another measure)" if self.gamma != 1 else ""
+            rows.append(("played", f"{sum(played) / len(played):.4g} undiscounted, mean of the episodes{other}"))
+        epsilon = schedules.unfinished(self.options.agent, result["steps"])
+        if epsilon is not None:
+            rows.append(("note", f"exploring was not over: epsilon is still {epsilon:.2g}"))
         return [*rows, ("run", str(result["run"]))]
 
 
-def _number(found: float | None, endless: str = "-infinite") -> str:
+def _number(found: float | None, endless: str = "minus infinity") -> str:
     """A number of the result in words; None is one without end: undiscounted, a greedy policy may cost for ever."""
     return endless if found is None else f"{round(found, 9) + 0.0:.4g}"
 
@@ -144,11 +148,25 @@ def train(args: Sequence[str]) -> dict[str, Any]:
             f"qx train {agent}: expected a world next, as in `qx train {agent} zhao-5x5` (see `qx worlds`)"
         )
     world, rest = (args[1], args[2:]) if not args[1].startswith("-") else ("WORLD", args[1:])
-    options = parse(_kind(agent), rest, f"qx train {agent} {world}", _defaults(agent, world))
+    options = _asked(agent, world, rest)
     job = TrainJob(agent, world, options)
     _, result = start(job, job.config(), options)
     show(job, result)
     return result
+
+
+def _asked(agent: str, world: str, args: Sequence[str]) -> Train[Any]:
+    """The options; where --steps is unusual, schedules that are not asked for keep their share of the run."""
+    kind, prog, usual = _kind(agent), f"qx train {agent} {world}", _defaults(agent, world)
+    options: Train[Any] = parse(kind, args, prog, usual)
+    steps = options.train.steps
+    if steps == usual.train.steps:
+        return options
+    stretch = schedules.stretched(agent, usual.agent, usual.train, steps)
+    options = parse(kind, args, prog, dataclasses.replace(usual, agent=stretch))
+    if said := schedules.told(options.agent, usual.agent, stretch, steps):
+        console.err.print(f"[dim]{said}")
+    return options
 
 
 def _trainer(agent: str) -> Any:

@@ -34,7 +34,7 @@ REPLICAS = {"q-learning": 20, "dqn": 5, "double-dqn": 5}
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Common):
-    """All three jobs on the embedded data, with a page of pictures at the end; five to ten minutes on two cores."""
+    """All three jobs on the embedded data, with a page of pictures at the end; some ten minutes on two idle cores."""
 
 
 def demo(args: Sequence[str]) -> dict[str, Any]:
@@ -149,6 +149,8 @@ def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, 
 
 
 def _run(job: Job, config: dict[str, Any], asked: Lasting, folder: Path) -> Mapping[str, Any]:
+    if not console.err.is_terminal:  # where no bar shows that it is at work
+        console.err.print(f"{job.command} {job.name} ...", markup=False)
     _, result = start(job, config, dataclasses.replace(asked, out=folder))
     return result
 

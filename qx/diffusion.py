@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -155,19 +155,18 @@ def _load(options: Diffuse) -> Split:
     """The images; what was found while reading them is said. Raises UsageError for a name near an embedded one."""
     if options.data not in EMBEDDED and not Path(options.data).exists():
         choose("data set", options.data, EMBEDDED)
-    with console.progress("reading images", 1, counts=False) as bar, asked("--data"):
-        read = partial(_say_read, bar)
-        found = load(options.data, size=options.size, seed=options.seed, progress=read)
-        bar.update(1)
+    with contextlib.ExitStack() as reading:
+        reading.enter_context(asked("--data"))
+        said: dict[str, Any] = {}
+        if Path(options.data).is_dir():  # the others are read at once
+            bar = reading.enter_context(console.progress("reading images", 1, counts=False))
+            said["progress"] = lambda files: bar.update(0, f"{files:,} files")
+        found = load(options.data, size=options.size, seed=options.seed, **said)
     for line in found.report.lines() if found.report.kept else []:
         console.err.print(f"[dim]{console.escape(line)}[/]", soft_wrap=True)
     if found.train.captions is not None and not found.classes:
         console.err.print("[dim]captions are not learned here: the model draws without being told[/]", soft_wrap=True)
     return found
-
-
-def _say_read(bar: console.Bar, files: int) -> None:
-    bar.update(0, f"{files:,} files")
 
 
 def _rows(data: Split, each: int) -> list[int | None]:

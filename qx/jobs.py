@@ -7,8 +7,11 @@ trainer is driven to the end, and the job says what it found. `resume` does the 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,6 +127,14 @@ def carry_on(job: Job, run: Run, save_every: float) -> dict[str, Any]:
     return dict(result)
 
 
+def finished(run: Path) -> Path:
+    """The path itself. Raises UsageError for a run that made nothing yet, because it is not finished."""
+    header = run / "config.json"
+    if header.is_file() and not (run / "result.json").exists() and '"command"' in header.read_text():
+        raise UsageError(f"{run}: this run is not finished; `qx resume {run}` goes on with it")
+    return run
+
+
 def write_result(common: Common, result: Mapping[str, Any]) -> None:
     """`result.json` in --out, where one is given."""
     if common.out is not None:
@@ -138,10 +149,17 @@ def show(job: Job, result: Mapping[str, Any]) -> None:
 
 
 def drive(job: Job, run: Run, save_every: float) -> None:
-    """Train to the end: log some 400 times, checkpoint now and then and at the end, stop at a loss that is NaN."""
+    """Train to the end: log some 400 times, checkpoint now and then and at the end, stop at a loss that is NaN.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with a checkpoint of where the loop came to rest.
+    """
     every, watched = max(1, job.total // 400), max(1, job.total // 40)
     trainer, saved, previous = job.trainer, time.monotonic(), job.trainer.step
-    with console.progress(f"{job.command} {job.name}", job.total, previous) as bar:
+    label = (
+        f"{job.command} {job.name}" if console.err.width >= console.WIDE or not console.err.is_terminal else job.name
+    )
+    with _until_at_rest() as interrupted, console.progress(label, job.total, previous) as bar:
         for step, metrics in trainer.run():
             _guard(run, step, metrics)  # of every report, so that nothing is saved after a loss that was lost
             watch = step // watched != previous // watched or step == job.total
@@ -150,11 +168,35 @@ def drive(job: Job, run: Run, save_every: float) -> None:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
                 bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
-            if time.monotonic() - saved > save_every and step < job.total:
+            stop = interrupted()
+            if stop or (time.monotonic() - saved > save_every and step < job.total):
                 run.save(trainer.step, trainer.state_dict())
                 saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
             previous = step
     run.save(trainer.step, trainer.state_dict())
+
+
+@contextmanager
+def _until_at_rest() -> Iterator[Callable[[], bool]]:
+    """Whether there was a Ctrl-C: in here the first one waits to be asked for, and the second interrupts at once."""
+    waiting: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        waiting.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
+    if not ours or before is not signal.default_int_handler:  # another handler, or a job that is to ignore it
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(waiting)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
 
   qx diffuse DATA             train a diffusion model
-  qx sample RUN               sample it through the batched denoising loop
+  qx sample RUN_OR_FOLDER     sample it, or any diffusers folder, through the batched denoising loop
 
   qx pairs check FILE         what a preference file really holds;  qx pairs mazes: write the embedded one
   qx sft DATA                 train a language model on demonstrations
@@ -49,7 +49,7 @@ COMMANDS = {
     "play": "qx.play:play",
     "train": "qx.agents:train",
     "diffuse": "qx.diffusion:diffuse",
-    "sample": "qx.diffusion:sample",
+    "sample": "qx.sample:sample",
     "pairs": "qx.preferences:pairs",
     "sft": "qx.preferences:sft",
     "dpo": "qx.preferences:dpo",

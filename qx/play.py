@@ -52,6 +52,8 @@ class Play(Answering):
     """Record episodes of --run's agent to this file, and ask for no key."""
     episodes: int = 3
     """Episodes that the agent plays, where it plays alone. More take longer to look at."""
+    frames: int = 200
+    """Pictures in --gif, shared by the episodes: of a longer one its first and its last. More make a larger file."""
     observation: str | None = None
     """Show what an agent sees as well: index, coordinates, window-3, ... (see `qx train`)."""
     gamma: float | None = None
@@ -219,7 +221,8 @@ def _alone(options: Play, world: envs.World | envs.GymWorld) -> dict[str, Any]:
     saved = _agent(options.run, world, options)
     if options.gif is not None:
         record.check(options.gif, world)
-    played = record.episodes(saved, world, seed=options.seed, count=options.episodes, draw=options.gif is not None)
+    each = 0 if options.gif is None else max(1, options.frames // options.episodes)
+    played = record.episodes(saved, world, seed=options.seed, count=options.episodes, frames=each)
     if options.gif is not None:
         record.write(options.gif, played, world)
     result = plain(
@@ -238,6 +241,8 @@ def _alone(options: Play, world: envs.World | envs.GymWorld) -> dict[str, Any]:
         console.out.print(f"episode {number} {how} after {one.steps} steps with return {one.returned:.6g}")
     if options.gif is not None:
         console.out.print(f"recorded in {options.gif}", markup=False, soft_wrap=True)
+        if said := record.cut(played, each):
+            console.out.print(said, markup=False, soft_wrap=True)
     return dict(result)
 
 

@@ -27,7 +27,7 @@ from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
 from qx import maze_report
-from qx.jobs import device_of, show, start, write_result
+from qx.jobs import device_of, finished, show, start, write_result
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 
 MODEL = ModelConfig()
@@ -220,8 +220,10 @@ def folder_of(run: Path) -> Path:
 
 
 def load(run: Path) -> tuple[LanguageModel, CharacterTokenizer]:
-    """The model of a run, or of its `model/` folder. Raises ModelError, TokenizerError."""
+    """The model of a run, or of its `model/` folder. Raises ModelError, TokenizerError; UsageError before its end."""
     folder = folder_of(run)
+    if folder == run:
+        finished(run)
     return LanguageModel.load(folder), CharacterTokenizer.load(folder / "tokenizer.json")
 
 

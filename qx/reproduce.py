@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.catalog import EXPERIMENTS
+from experiments.catalog import EXPERIMENTS, GROUPS, NEEDS, NOT_HELD
 from experiments.claim import LONG, Claim, DataError, Finding, Setting
 from lab import console, plots
 from lab.run import RunError, next_free, plain, write_json
@@ -49,15 +49,28 @@ def reproduce(args: Sequence[str]) -> Any:
 
 
 def _listed() -> list[dict[str, Any]]:
-    """Every claim there is."""
+    """Every claim there is, group by group."""
+    group_of = {name: group for group, names in GROUPS.items() for name in names}
     found: list[dict[str, Any]] = [
-        {"name": name, "claim": c.claim, "source": c.source, "minutes": c.minutes}
-        for name, (c, _) in sorted(EXPERIMENTS.items())
+        {
+            **{"name": name, "claim": claim.claim, "source": claim.source, "minutes": claim.minutes},
+            **{"needs": NEEDS.get(name), "holds": name not in NOT_HELD, "group": group_of.get(name, "others")},
+        }
+        for name, (claim, _) in sorted(EXPERIMENTS.items())
     ]
-    for entry in found:
-        minutes = f"[dim]{_minutes(entry['minutes'])}[/]"
-        console.out.print(f"[bold]{entry['name']}[/]  {console.escape(entry['claim'])} {minutes}", soft_wrap=True)
-        console.out.print(f"[dim]{console.escape(entry['source'])}[/]\n")
+    for group in dict.fromkeys([*GROUPS, "others"]):
+        rows = [
+            [entry["name"], f"{entry['minutes']:g}", _held(entry["holds"]), entry["needs"] or ""]
+            for entry in found
+            if entry["group"] == group
+        ]
+        if rows:
+            console.table(group, ["claim", "minutes", "when last run", "needs"], rows)
+            console.out.print()
+    console.out.print(
+        "[dim]Minutes at most, or about, on two idle cores. `qx reproduce NAME` says what is claimed and by whom, and "
+        "runs it; `--list --json` says it of all."
+    )
     return found
 
 
@@ -111,7 +124,7 @@ def _one(name: str, options: Reproduce, out: Path | None) -> dict[str, Any]:
         try:
             finding = run(setting)
         except ModuleNotFoundError as error:
-            raise WorkFailedError(f"{name} needs {error.name}: pip install 'quincunx[reproduce]'") from None
+            raise WorkFailedError(f"{name} needs {error.name}: pip install -e '.[reproduce]'") from None
         bar.update(PARTS)
     seconds = round(time.monotonic() - began, 2)
     folder = out or next_free(Path("runs"), f"reproduce-{name}")

@@ -14,7 +14,7 @@ import tyro
 from lab import checkpoint, console
 from lab.run import Run, plain
 from qx import agents, diffusion, preferences
-from qx.jobs import Job, carry_on, show, write_result
+from qx.jobs import Job, carry_on, finished, show, write_result
 from qx.usage import Common, Lasting, UsageError, parse
 
 JOBS: dict[str, Callable[[Run, Common], Job]] = {
@@ -62,6 +62,8 @@ def evaluate(args: Sequence[str]) -> dict[str, Any]:
     options = parse(Evaluate, args, "qx eval")
     run = Run.open(options.run)
     job = reopen(run, options)
+    if not checkpoint.steps(run.path / "checkpoint"):
+        finished(run.path)
     found = checkpoint.load(run.path / "checkpoint")
     job.trainer.load_state_dict(found.state)
     if found.step < job.total:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from qx import words
 from qx.limits import UsageError as UsageError
 from qx.limits import check
 
@@ -57,7 +58,9 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     said = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(said):
+        if {"-h", "--help"} & set(args):
+            words.whole_sentences(kind)
+        with contextlib.redirect_stderr(said), words.REGISTRY:
             found = tyro.cli(kind, args=list(args), prog=prog, config=config, **given)
     except SystemExit as stop:
         if not stop.code:
@@ -89,8 +92,8 @@ def _one_line(box: str, prog: str) -> str:
             paragraphs[-1].append(text)
     found = [" ".join(lines) for lines in paragraphs if lines]
     what = found[0].rstrip(".") if found else "the arguments do not fit"
-    near = next((p.split(":", 1)[1].split()[0] for p in found if p.startswith("Perhaps you meant")), "")
-    return f"{what}{f'; did you mean {near}?' if near else ''} (see `{prog} --help`)"
+    near = words.nearest(what, next((p for p in found if p.startswith("Perhaps you meant")), ""))
+    return f"{words.plainly(what)}{f'; did you mean {near}?' if near else ''} (see `{prog} --help`)"
 
 
 def choose(what: str, name: str, among: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from qx.usage import Answering, UsageError, parse
 from rl import dp
 
 SHORT = {  # so that a source fits into a line
+    r"(, p\. [\d-]+|:|;).*": "",  # what it is about, which its name says
     r", [^,:;]*\(\d{4}\)": "",  # the title of a book, and its year: the author says which
     r"Sutton & Barto,": "S&B",
     r"sec\. [\d.]+, (?=ex|fig)": "",
@@ -46,6 +47,8 @@ def worlds(args: Sequence[str]) -> dict[str, Any]:
         ]
         for w in found
     ]
+    if console.out.width < console.WIDE:  # so that the source has room
+        header, rows = [*header[:-2], header[-1]], [row[:-1] for row in rows]
     taken = sum(2 + max(map(len, column)) for column in zip(header, *rows, strict=False))
     room = max(16, console.out.width - taken)  # so that each world is one line
     rows = [[*row, shorten(_short(w["source"]), room, placeholder=" …")] for row, w in zip(rows, found, strict=True)]

@@ -7,7 +7,7 @@
 An agent that remembers has `memory [batch, *m]` as second input, zeros where an episode begins, and `next_memory` as
 last output, after its scores. A table becomes a gather: its observation is the state's number.
 
-It needs `pip install 'quincunx[export]'`.
+It needs `pip install -e '.[export]'`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def onnx(saved: Saved, file: Path, obs: Shaped[Tensor, "B *shape"]) -> float:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise ExportError(f"an export to ONNX needs {', '.join(missing)}: pip install 'quincunx[export]'")
+        raise ExportError(f"an export to ONNX needs {', '.join(missing)}: pip install -e '.[export]'")
     agent = copy.deepcopy(saved.one().agent)
     for several in _replicas(agent):
         several.forward = _without_vmap(several.network(0))  # type: ignore[method-assign]  # of this copy alone

@@ -46,7 +46,7 @@ def test_a_figure_holds_every_value_and_every_arrow():
     policy[6] = 3
     ax = render.draw(world, values, policy, title="lake")
     alive = [s for s in range(16) if s not in (5, 7, 11, 12, 15)]  # four holes and the goal
-    assert sorted(words(ax)) == sorted([f"{s / 100:.2f}" for s in alive] + ["G"])
+    assert sorted(words(ax)) == sorted([f"{s / 100:.2f}" for s in alive] + ["S", "G"])
     assert arrows(ax) == [(-1, 0)] * 5 + [(0, -1)] + [(-1, 0)] * 5
     assert ax.get_title() == "lake"
 
@@ -94,18 +94,38 @@ def test_visits_are_written_where_there_are_any():
     world = envs.load("cliff")
     visits = torch.zeros(48)
     visits[36], visits[24] = 1, 2
-    assert sorted(words(render.draw_visits(world, visits))) == ["1", "2", "G"]
-    assert sorted(words(render.draw_visits(world, visits / 3))) == ["0.33", "0.67", "G"]
+    assert sorted(words(render.draw_visits(world, visits))) == ["1", "2", "G", "S"]
+    assert sorted(words(render.draw_visits(world, visits / 3))) == ["0.33", "0.67", "G", "S"]
     for state, often in ((36, 12.34), (24, 1.234), (25, 0.1234), (26, 0.01234), (27, 0.001234)):
         visits[state] = often
-    assert sorted(words(render.draw_visits(world, visits))) == ["0.012", "0.12", "1.2", "12", "G"]
+    assert sorted(words(render.draw_visits(world, visits))) == ["0.012", "0.12", "1.2", "12", "G", "S"]
 
 
 def test_values_without_end_are_written_so():
     world = envs.load("frozenlake-4x4")
     values = torch.ones(16, dtype=torch.float64)
     values[:3] = torch.tensor([float("inf"), -float("inf"), float("nan")])
-    assert words(render.draw(world, values))[1:4] == ["\u221e", "-\u221e", "?"]
+    written = [word for word in words(render.draw(world, values)) if word not in "SG"]
+    assert written[:3] == ["\u221e", "-\u221e", "?"]
+
+
+def test_pictures_on_one_scale_shade_equal_values_alike():
+    world = envs.load("cliff")
+    values = -torch.arange(48, dtype=torch.float64)
+    scale = render.span(world, values)
+    assert scale == (-36.0, 0.0)  # the start; cells of the cliff and the goal have none
+
+    def shade(values, **scale):
+        return render.draw(world, values, **scale).patches[24].get_facecolor()
+
+    other = values.clone()
+    other[0] = -1000  # would darken all the others
+    assert shade(other, scale=scale) == shade(values) != shade(other)
+
+
+def test_the_colours_of_a_map_are_named():
+    assert render.key(envs.load("cliff")) == "green: goal   amber: forbidden, or a cliff"
+    assert render.key(envs.load("frozenlake-4x4")) == "green: goal   blue: hole"
 
 
 def test_copies_of_a_move_are_one_arrow_and_numbers_are_written():

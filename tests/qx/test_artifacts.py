@@ -35,8 +35,8 @@ def frames_of(file: Path) -> list[Image.Image]:
 def cliff(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two replicas, the better one at the optimum of the cliff walk."""
     run = tmp_path_factory.mktemp("cliff") / "run"
-    more = ["--steps", "8000", "--replicas", "2", "--episodes", "1", "--out", str(run), "--gamma", "0.9"]
-    assert main(["train", "q-learning", "cliff", *more]) == 0
+    more = ["--steps", "8000", "--exploration-steps", "20000", "--replicas", "2", "--episodes", "1", "--gamma", "0.9"]
+    assert main(["train", "q-learning", "cliff", *more, "--out", str(run)]) == 0
     return run
 
 
@@ -132,6 +132,23 @@ def test_a_gif_of_a_map_shows_the_walk(cliff: Path, tmp_path: Path, capsys: pyte
         assert np.abs(drawn - other).mean() > np.abs(drawn - envs.picture.rgb_array(world, state)).mean()
 
 
+def test_of_a_long_episode_the_first_pictures_and_the_last_are_kept(
+    cliff: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cliff.gif"
+    args = ["play", "cliff", "--run", str(cliff), "--gif", str(file), "--episodes", "2"]
+    assert main([*args, "--frames", "10"]) == 0
+    assert "of episodes 1, 2 the first 5 pictures and the last: --frames shows more" in capsys.readouterr().out
+    short = [np.asarray(frame.convert("RGB")).astype(int) for frame in frames_of(file)]
+    assert main([*args, "--frames", "100"]) == 0
+    assert "--frames" not in capsys.readouterr().out
+    whole = [np.asarray(frame.convert("RGB")).astype(int) for frame in frames_of(file)]
+    kept = [0, 1, 2, 3, 4, 13, 14, 15, 16, 17, 18, 27]
+    assert len(short) == len(kept)
+    assert all(np.abs(one - whole[t]).mean() < 2 for one, t in zip(short, kept, strict=True))  # other colours
+    assert [path.name for path in tmp_path.iterdir()] == ["cliff.gif"]
+
+
 def test_the_last_picture_is_of_the_end_also_where_an_episode_is_cut() -> None:
     """By the world's own limit, on a table and in Gymnasium: a picture of every moment, the one after the cut too."""
     for name, changed, config in (
@@ -143,7 +160,7 @@ def test_the_last_picture_is_of_the_end_also_where_an_episode_is_cut() -> None:
         world, recipe = envs.load(name, changed), AGENTS["q-learning" if name == "cliff" else "dqn"]
         chosen = recipe.config(**config)
         found = saved.Saved(recipe.build(chosen, world, 1, 0), "", chosen, world, saved.Origin(name))
-        [one] = record.episodes(found, world, seed=0, count=1, draw=True)
+        [one] = record.episodes(found, world, seed=0, count=1, frames=50)
         steps = 3 if name == "cliff" else 4
         assert (one.ended, one.steps, len(one.frames)) == (False, steps, steps + 1)
         assert one.said[-1] == f"episode 1   step {steps}   return {-steps:g}"

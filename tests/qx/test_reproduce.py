@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments import catalog
 from experiments.claim import Claim, DataError, Finding, Setting
 from lab import plots
 from qx import main
@@ -76,7 +77,18 @@ def test_the_list_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["reproduce", "--list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     said = {"claim": CLAIM.claim, "source": CLAIM.source, "minutes": CLAIM.minutes}
+    said |= {"needs": None, "holds": True, "group": "others"}
     assert found == [{"name": n, **said} for n in ("needy", "tenth")]
+
+
+def test_the_list_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(module, "EXPERIMENTS", catalog.EXPERIMENTS)
+    assert main.main(["reproduce", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines if "does not hold" in line} == catalog.NOT_HELD
+    for name in catalog.EXPERIMENTS:
+        assert sum(line.split()[:1] == [name] for line in lines) == 1
 
 
 def test_all_runs_what_needs_no_data_and_says_what_it_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +130,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(module, "EXPERIMENTS", {"lacking": (CLAIM, lacking)})
     assert main.main(["reproduce", "lacking"]) == 1
-    assert "lacking needs statsmodels: pip install 'quincunx[reproduce]'" in capsys.readouterr().err
+    assert "lacking needs statsmodels: pip install -e '.[reproduce]'" in capsys.readouterr().err
 
 
 def test_all_goes_on_where_one_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +141,7 @@ def test_all_goes_on_where_one_fails(monkeypatch: pytest.MonkeyPatch, capsys: py
     found = {entry["name"]: entry for entry in json.loads(said.out.splitlines()[-1])}
     assert list(found) == ["broken", "lacking", "tenth"]
     assert found["broken"] == {"name": "broken", "failed": "ZeroDivisionError: [by] nothing"}
-    assert found["lacking"]["failed"] == "lacking needs statsmodels: pip install 'quincunx[reproduce]'"
+    assert found["lacking"]["failed"] == "lacking needs statsmodels: pip install -e '.[reproduce]'"
     assert found["tenth"]["holds"] is True
     rows = {line.split()[0]: " ".join(line.split()[1:-1]) for line in said.out.splitlines() if line.split()[2:]}
     assert (rows["broken"], rows["lacking"], rows["needy"], rows["tenth"]) == ("failed", "failed", "not run", "holds")

@@ -11,6 +11,7 @@ import pytest
 import tyro
 
 from qx.usage import UsageError, choose, from_tree, parse, to_tree
+from qx.words import nearest
 
 C = TypeVar("C")
 
@@ -18,7 +19,10 @@ C = TypeVar("C")
 @dataclass(frozen=True)
 class Inner:
     rate: float = 1e-3
+    """Larger is faster, and longer than
+    a line of the source."""
     sizes: tuple[int, ...] = (64, 64)
+    size: int = 1
     kind: Literal["a", "b"] = "a"
 
 
@@ -28,6 +32,8 @@ class Outer(Generic[C]):
     inner: C
     gamma: float | None = None
     out: Path | None = None
+    """Where to write, which is longer
+    than a line of the source."""
 
 
 def test_a_configuration_survives_json() -> None:
@@ -56,6 +62,45 @@ def test_a_wrong_value_is_one_line(args: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         parse(Outer[Inner], args, "qx x", Outer(name=tyro.MISSING, inner=Inner()))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["w", "--rate", "x"], "--rate: 'x', expected a number"),
+        (["w", "--gamma", "x"], "--gamma: 'x', expected a number"),
+        (["w", "--size", "x"], "--size: 'x', expected an integer"),
+    ],
+)
+def test_what_is_no_number_is_said_plainly(args: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse(Outer[Inner], args, "qx x", Outer(name=tyro.MISSING, inner=Inner()))
+
+
+def test_a_beginning_means_the_flag_that_begins_so() -> None:
+    assert nearest("Unrecognized options: --step, 100", "--exploration-steps INT Steps --steps INT Steps") == "--steps"
+    assert nearest("Unrecognized options: --exp", "--epsilon FLOAT --exploration-steps INT") == "--exploration-steps"
+    assert nearest("Unrecognized options: --out-put", "--output X") == "--output"
+    assert nearest("Unrecognized options: 100", "--steps INT") == ""
+
+
+def test_what_may_be_left_out_is_given_as_itself() -> None:
+    default = Outer(name=tyro.MISSING, inner=Inner(), gamma=0.5)
+    assert parse(Outer[Inner], ["w", "--out", "a/b"], "qx x", default).out == Path("a/b")
+    assert parse(Outer[Inner], ["w", "--gamma", "0.25"], "qx x", default).gamma == 0.25
+    assert parse(Outer[Inner], ["w", "--gamma", "None"], "qx x", default).gamma is None
+    assert parse(Outer[Inner], ["w"], "qx x", default).gamma == 0.5
+
+
+def test_help_is_whole_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse(Outer[Inner], ["--help"], "qx x", Outer(name=tyro.MISSING, inner=Inner()))
+    said = capsys.readouterr().out
+    assert "Larger is faster, and longer than a line of the source." in said
+    assert "Where to write, which is longer than a line of the source." in said
+    assert "--gamma FLOAT" in said
+    assert "None}" not in said
 
 
 def test_the_nearest_name_is_offered() -> None:
