@@ -38,6 +38,7 @@ from backbones.transformer import Transformer
 from backbones.translator import EncoderDecoder
 from backbones.unet import UNet
 from backbones.vision import ViT
+from backbones.winograd import Winograd
 
 
 def gpt(**kind: Any) -> Callable[[], nn.Module]:
@@ -73,7 +74,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "recurrent translator": lambda: Seq2Seq(9, 8, 6),
     "translator": lambda: EncoderDecoder(source=9, vocabulary=8, width=16, depth=2, heads=4),
 }
-APART = {Positions, Replicas, Packed, PackedAttention, PackedGate}
+APART = {Positions, Replicas, Packed, PackedAttention, PackedGate, Winograd}
 
 
 def seeded(seed: int) -> torch.Generator:

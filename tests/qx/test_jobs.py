@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from qx.main import main
 
 LEARN = ["train", "q-learning", "zhao-5x5", "--steps", "3000", "--replicas", "2", "--save-every", "1000"]
 QUICK = ["--replicas", "1", "--episodes", "1"]
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """An interrupt is heard, also where the tests run in the background of a shell, which makes it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def agent_of(run: Path) -> dict[str, Any]:
