@@ -6,12 +6,9 @@ On the CPU that is the peak of the resident set, from when everything is importe
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,18 +19,8 @@ from benchmarks.attention import DTYPES, OURS, Size
 
 def peak(size: Size, way: str, job: str, device: str, dtype: str) -> float | None:
     """Bytes at the peak of two calls of a job, the model included; None where the system does not tell."""
-    asked = json.dumps({"size": asdict(size), "way": way, "job": job, "device": device, "dtype": dtype})
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.attention_memory", asked],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"memory of {way}, {job}: {(done.stderr.strip().splitlines() or ['it stopped'])[-1][:200]}")
-    found: float | None = json.loads(done.stdout.splitlines()[-1])
-    return found
+    asked = {"size": asdict(size), "way": way, "job": job, "device": device, "dtype": dtype}
+    return resident.apart("benchmarks.attention_memory", asked, f"{way}, {job}")
 
 
 def _work(asked: Mapping[str, Any]) -> float | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,18 +20,8 @@ def peak(size: Size, way: str, device: str) -> float | None:
     Raises:
         RuntimeError: when the process stops, with its last line.
     """
-    asked = json.dumps({"size": asdict(size), "way": way, "device": device})
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.diffusion_memory", asked],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"memory of {way}: {(done.stderr.strip().splitlines() or ['it stopped'])[-1][:200]}")
-    found: float | None = json.loads(done.stdout.splitlines()[-1])
-    return found
+    asked = {"size": asdict(size), "way": way, "device": device}
+    return resident.apart("benchmarks.diffusion_memory", asked, way)
 
 
 def _work(asked: Mapping[str, Any]) -> float | None:

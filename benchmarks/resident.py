@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+def apart(module: str, asked: Mapping[str, Any], what: str) -> float | None:
+    """What `python -m module` prints last, told `asked` as JSON: a number of bytes, or None.
+
+    Raises:
+        RuntimeError: when the process stops, with `what` it was for and its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", module, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"memory of {what}: {(done.stderr.strip().splitlines() or ['it stopped'])[-1][:200]}")
+    found: float | None = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def began() -> float | None:
