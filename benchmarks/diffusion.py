@@ -35,9 +35,9 @@ from backbones.convert import unet
 from backbones.cost import flops
 from backbones.unet import UNet
 from backbones.winograd import swift
-from generative.diffusion.engine import Engine
-from generative.diffusion.request import Request
-from generative.diffusion.schedulers import Schedulers
+from generative.diffusion.engine.engine import Engine
+from generative.diffusion.engine.request import Request
+from generative.diffusion.solvers.schedulers import Schedulers
 from lab import streams
 
 OURS, PEER = "quincunx", "diffusers"

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from generative.diffusion.data import EMBEDDED, Split, load
-from generative.diffusion.metrics import Judge
+from generative.diffusion.measures.metrics import Judge
 from generative.diffusion.pictures import grid, save_gif, save_png
 from generative.diffusion.pipeline import DiffusionConfig, Pipeline
 from generative.train import TrainConfig, Trainer

@@ -14,11 +14,11 @@ import tyro
 from torch import Tensor
 
 from backbones.winograd import swift
-from generative.diffusion.engine import Engine
+from generative.diffusion.engine.engine import Engine
+from generative.diffusion.engine.request import Request, RequestError
 from generative.diffusion.pictures import grid, save_png
 from generative.diffusion.pipeline import Pipeline
-from generative.diffusion.request import Request, RequestError
-from generative.diffusion.solver import SOLVERS
+from generative.diffusion.solvers.solver import SOLVERS
 from lab import console, streams
 from lab.run import write_json
 from qx.jobs import device_of
@@ -115,7 +115,7 @@ def _open(options: Sample, device: torch.device) -> tuple[Pipeline | Any, Callab
     """The model (a `Pipeline` of ours, a `Stock` of diffusers), and how its samples become images."""
     path, quick = options.run, options.ways == "auto" and device.type == "cpu"
     if (path / INDEX).is_file():
-        from generative.diffusion.folder import open_folder  # seconds to load
+        from generative.diffusion.stock.folder import open_folder  # seconds to load
 
         stock = open_folder(path).to(device)
         return (replace(stock, network=swift(stock.network)) if quick else stock), stock.decode

@@ -3,8 +3,8 @@
 from envs import MDPError, ObservationError, WorldError
 from experiments.claim import DataError
 from generative.diffusion.data import DataError as ImagesError
-from generative.diffusion.request import RequestError
-from generative.diffusion.solver import SolverError
+from generative.diffusion.engine.request import RequestError
+from generative.diffusion.solvers.solver import SolverError
 from generative.language.examples import ExampleError
 from generative.language.mazes import MazeError
 from generative.language.tokenizer import TokenizerError

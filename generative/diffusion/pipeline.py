@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from backbones.initialise import build
 from backbones.unet import UNet
 from generative import saved
-from generative.diffusion.compiler import AllSolvers
-from generative.diffusion.denoiser import Prediction
-from generative.diffusion.engine import Engine
-from generative.diffusion.objective import DDPM
-from generative.diffusion.request import Request
-from generative.diffusion.schedule import SCHEDULES
+from generative.diffusion.engine.engine import Engine
+from generative.diffusion.engine.request import Request
+from generative.diffusion.noise.denoiser import Prediction
+from generative.diffusion.noise.schedule import SCHEDULES
+from generative.diffusion.solvers.compiler import AllSolvers
+from generative.diffusion.training.objective import DDPM
 from lab import streams
 
 KIND = "diffusion model"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from generative.diffusion.table import SolverTable
+from generative.diffusion.solvers.table import SolverTable
 
 
 @dataclass(frozen=True)

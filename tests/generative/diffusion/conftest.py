@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from generative.diffusion.data import digits
-from generative.diffusion.metrics import Judge
+from generative.diffusion.measures.metrics import Judge
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ import torch
 
 from backbones.dit import DiT
 from backbones.initialise import build
-from generative.diffusion.compiler import ClosedForms
-from generative.diffusion.engine import Engine
-from generative.diffusion.objective import DDPM
-from generative.diffusion.request import Request
-from generative.diffusion.schedule import cosine
+from generative.diffusion.engine.engine import Engine
+from generative.diffusion.engine.request import Request
+from generative.diffusion.noise.schedule import cosine
+from generative.diffusion.solvers.compiler import ClosedForms
+from generative.diffusion.training.objective import DDPM
 from lab import streams
 
 

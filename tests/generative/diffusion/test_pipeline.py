@@ -8,9 +8,9 @@ from PIL import Image
 
 from generative.diffusion import pictures
 from generative.diffusion.data import digits
-from generative.diffusion.metrics import Judge
+from generative.diffusion.engine.request import RequestError
+from generative.diffusion.measures.metrics import Judge
 from generative.diffusion.pipeline import DiffusionConfig, Pipeline
-from generative.diffusion.request import RequestError
 from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
 from lab import streams

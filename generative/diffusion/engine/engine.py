@@ -1,0 +1,262 @@
+"""The denoising loop: a fixed number of network rows, filled with whatever is asked for.
+
+Every request stands at its own row of the solver tables (see `table`), with its own seed, guidance, label, conditions,
+clip, image and mask; requests join when rows fall free and leave when they are done, at any step. One turn of the loop
+is one call of the network and a few gathers; nothing in it asks which solver a request uses, and nothing waits for the
+device.
+
+    for tick in engine.steps(requests):     # the loop is at rest at every yield: look, draw, stop
+        for index, sample in tick.finished: ...
+
+Guided: output = null + g (told - null) (Ho & Salimans 2022, eq. 6, with g = 1 + w).
+
+Inpainting: after every step x <- mask x + (1 - mask) (alpha' init + sigma' noise0), at the level the sample then stands
+at and with the noise of the start, as diffusers' pipelines do where the network has no channels for a mask. What the
+solver remembers is left as it is; with masks of 0 and 1 no painted pixel ever sees the difference.
+
+The noise of a request at its k-th step is a function of its seed, k and the pixel alone. All arithmetic outside the
+network is elementwise, so a sample does not depend on its company wherever the network's rows do not (see `proof`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generative.diffusion.engine import proof
+from generative.diffusion.engine.check import begin, check, check_table
+from generative.diffusion.engine.request import Inputs, Request, RequestError
+from generative.diffusion.engine.shelf import Shelf
+from generative.diffusion.engine.slots import Slots
+from generative.diffusion.engine.ticket import Tick, Ticket
+from generative.diffusion.solvers.solver import SolverError
+from generative.diffusion.solvers.table import Compiler, SolverTable, step
+from lab import streams
+
+REGISTERS = 4
+"""H of every engine: the tensors a solver may remember beside the sample. Each costs a product a pixel and step."""
+
+
+class Engine:
+    """Draws samples for many requests at once.
+
+    Args:
+        network: answers (x [R, *shape], t [R], label int64 [R] or None, **conditions each [R, ...]) with [R, *shape].
+        shape: of one sample.
+        compiler: makes the tables of the solvers that requests name (see `compiler` and `schedulers`).
+        rows: network rows a call, idle ones included: the one thing besides the request that the last bits of a sample
+            may depend on. More rows are faster in all and slower for one.
+        classes: the number of labels; the label `classes` is the null label. None: the network is told no label.
+        null: the conditions of a request that asks for nothing, by the names the network knows them by.
+        device: where the network is.
+        dtype: floating type of the state and of the network's input.
+        prove: whether to try first that rows and slots do not depend on each other here (see `proof`).
+
+    Raises:
+        ValueError: when there is no row, or, with `prove`, a sample would depend on its company or slot.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        shape: tuple[int, ...],
+        compiler: Compiler,
+        *,
+        rows: int,
+        classes: int | None = None,
+        null: Mapping[str, Tensor] | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        prove: bool = False,
+    ) -> None:
+        if rows < 1:
+            raise ValueError(f"rows={rows}; expected at least 1")
+        self.network, self.compiler = network, compiler
+        self.inputs = Inputs(tuple(shape), rows, classes, null or {})
+        self.device, self.dtype = torch.device(device), dtype
+        if prove:
+            proof.prove(network, self.inputs, self.device, dtype)
+        self.slots = Slots(self.inputs, REGISTERS, self.device, dtype)
+        self.shelf = Shelf(REGISTERS, self.device, dtype)
+        self.compiled: dict[tuple[str, int, int, float | None], SolverTable] = {}
+        self.waiting: deque[Ticket] = deque()
+        self.running: list[Ticket] = []
+        self.count = 0
+
+    def sample(
+        self, requests: Iterable[Request], progress: Callable[[int], None] | None = None
+    ) -> Float[Tensor, "N *shape"]:
+        """All samples, in the order of the requests; `progress` hears how many were just finished.
+
+        Raises:
+            RequestError: before any work, when a request cannot be served; later, when a sample is not finite.
+        """
+        samples: dict[int, Tensor] = {}
+        for tick in self.steps(requests):
+            if tick.failed:
+                raise tick.failed[0][1]
+            samples.update(tick.finished)
+            if progress is not None and tick.finished:
+                progress(len(tick.finished))
+        if not samples:
+            return torch.empty(0, *self.inputs.shape, device=self.device, dtype=self.dtype)
+        return torch.stack([samples[i] for i in range(len(samples))])
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Float[Tensor, "*shape"]]]:
+        """(index, sample) of each request as soon as it is done; RequestError at the end if one is not finite."""
+        failed: list[tuple[int, RequestError]] = []
+        for tick in self.steps(requests):
+            yield from tick.finished
+            failed += tick.failed
+        if failed:
+            raise failed[0][1]
+
+    def steps(self, requests: Iterable[Request]) -> Iterator[Tick]:
+        """Serve these requests alone, numbered from 0, with one `Tick` for each call of the network.
+
+        Raises:
+            RequestError: before any work, when a request cannot be served.
+        """
+        self.drop()
+        try:
+            for request in requests:
+                self.submit(request)
+            while self.waiting or self.running:
+                yield self.turn()
+        finally:
+            self.drop()
+
+    def submit(self, request: Request) -> int:
+        """Queue a request, also while others run, and return its number. Raises RequestError when it cannot be met."""
+        try:
+            return self.enqueue(self.prepare(request))
+        except RequestError as error:
+            raise RequestError(f"request {self.count}: {error}") from None
+
+    def prepare(self, request: Request) -> Ticket:
+        """Check a request and compile its solver; nothing of the loop is touched. Raises RequestError."""
+        check(request, self.inputs)
+        table = self._table(request)
+        check_table(request, table, self.inputs, REGISTERS)
+        flat: dict[str, Tensor] = {}
+        if request.init is not None:
+            flat["init"] = request.init.flatten()
+        if request.mask is not None:
+            flat["mask"] = request.mask.broadcast_to(self.inputs.shape).flatten()
+        if request.noise is not None:
+            flat["noise"] = request.noise.flatten(1)
+        given = {name: tensor.detach().to(self.device, self.dtype, copy=True) for name, tensor in flat.items()}
+        told = request.condition or {}
+        conditions = {name: tensor.detach().to(self.device, copy=True) for name, tensor in told.items()}
+        levels = (table.alpha[0].item(), table.sigma[0].item())
+        key = streams.derive(request.seed, "sample")
+        return Ticket(request, table, key, levels, table.stochastic, given, conditions, left=len(table))
+
+    def enqueue(self, ticket: Ticket) -> int:
+        """Queue what was prepared, and return its number."""
+        ticket.number, self.count = self.count, self.count + 1
+        self.waiting.append(ticket)
+        return ticket.number
+
+    def turn(self) -> Tick:
+        """Let in who waits, call the network once, let out who is done."""
+        self._admit()
+        self._denoise()
+        for ticket in self.running:
+            ticket.left -= 1
+        done = [ticket for ticket in self.running if ticket.left == 0]
+        self.running = [ticket for ticket in self.running if ticket.left > 0]
+        samples = [(ticket.number, self.slots.sample(ticket.slots[0])) for ticket in done]
+        self._release(done)
+        sound = [sample.isfinite().all() for _, sample in samples]
+        return Tick([ticket.number for ticket in self.running], samples, sound)
+
+    def cancel(self, number: int) -> bool:
+        """Forget a request that waits or runs; False when it does neither."""
+        for ticket in self.waiting:
+            if ticket.number == number:
+                self.waiting.remove(ticket)
+                return True
+        gone = [ticket for ticket in self.running if ticket.number == number]
+        self.running = [ticket for ticket in self.running if ticket.number != number]
+        self._release(gone)
+        return bool(gone)
+
+    def drop(self) -> None:
+        """Forget all requests and number from 0 again."""
+        self._release(self.running)
+        self.running, self.count = [], 0
+        self.waiting.clear()
+
+    def peek(self, number: int) -> Float[Tensor, "*shape"]:
+        """The present noisy sample of a running request. Raises KeyError when it does not run."""
+        for ticket in self.running:
+            if ticket.number == number:
+                return self.slots.sample(ticket.slots[0])
+        raise KeyError(number)
+
+    def start(self, request: Request) -> Float[Tensor, "*shape"]:
+        """The sample that a request begins with. Raises RequestError when it cannot be met."""
+        return self.slots.start([self.prepare(request)])[0].view(self.inputs.shape)
+
+    @torch.no_grad()
+    def _denoise(self) -> None:
+        """One call of the network and one step of every row."""
+        s, tables = self.slots, self.shelf.tables
+        shown = s.pointer[s.source]  # [R]
+        x = s.h[s.source, 0] * tables.input_scale[shown, None]  # [R, P]
+        label = None if self.inputs.classes is None else s.label
+        x = x.view(self.inputs.rows, *self.inputs.shape)
+        answer = self.network(x, tables.timesteps[shown], label, **s.conditions)
+        told = answer.reshape(self.inputs.rows, -1).to(self.dtype)  # [R, P]
+        null = told[s.null]
+        output = null + s.guidance[:, None] * (told - null)  # the answer itself where unguided: null is told
+        s.drawn = s.drawn + 1
+        s.h = step(tables.rows(s.pointer), s.h, output, self._noise(), s.clip)
+        if any("mask" in ticket.given for ticket in self.running):
+            alpha, sigma = self.shelf.after[:, s.pointer, None]  # [R, 1]
+            keep = alpha * s.kept["init"] + sigma * s.kept["noise"]
+            s.h[:, 0] = s.kept["mask"] * s.h[:, 0] + (1 - s.kept["mask"]) * keep
+        s.pointer = s.pointer + s.advance
+
+    def _noise(self) -> Float[Tensor, "R P"] | None:
+        """What this step draws, for every row; None where no solver of those that run ever draws."""
+        noisy = [ticket for ticket in self.running if ticket.noisy]
+        if not noisy:
+            return None
+        z = self.slots.noise(self.slots.key, self.slots.drawn)
+        for ticket in noisy:
+            if "noise" in ticket.given:
+                z[ticket.slots[0]] = ticket.given["noise"][1 + len(ticket.table) - ticket.left]
+        return z
+
+    def _admit(self) -> None:
+        """Seat the waiting, first come, first served, while there are rows for the first of them."""
+        joined: list[Ticket] = []
+        room = len(self.slots.free)
+        while self.waiting and self.waiting[0].request.rows <= room:
+            joined.append(self.waiting.popleft())
+            room -= joined[-1].request.rows
+        if joined:
+            self.running += joined
+            self.slots.seat(joined, [self.shelf.place(ticket.table) for ticket in joined])
+
+    def _release(self, tickets: list[Ticket]) -> None:
+        if tickets:
+            self.slots.release([slot for ticket in tickets for slot in ticket.slots])
+
+    def _table(self, request: Request) -> SolverTable:
+        """The request's table, compiled once."""
+        if isinstance(request.solver, SolverTable):
+            return request.solver
+        name = (request.solver, request.steps, begin(request), request.eta)
+        if name not in self.compiled:
+            try:
+                self.compiled[name] = self.compiler(*name)
+            except SolverError as error:
+                raise RequestError(str(error)) from None
+        return self.compiled[name]
