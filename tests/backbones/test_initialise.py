@@ -25,6 +25,7 @@ from backbones.gated import GatedAttention, MixedChunkAttention
 from backbones.initialise import build
 from backbones.linear_attention import LinearAttention
 from backbones.mlp import MLP, ResidualMLP
+from backbones.mlp_denoiser import MLPDenoiser
 from backbones.moe import MoE
 from backbones.noisy import Noisy
 from backbones.packed import Packed, PackedAttention, PackedGate
@@ -57,6 +58,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: ResNet(1, 4),
     "unet": lambda: UNet(2, 2, 8, (1, 2), 1, (1,), 3, head_width=8),
     "unet with a context": lambda: UNet(2, 2, 8, (1, 2), 1, (0,), 3, head_width=8, context=5),
+    "perceptron of points": lambda: MLPDenoiser((2, 1, 1), 8, 2, 3),
     "vit": lambda: ViT(8, 2, 4, 16, 2, 4, 5),
     "vit, fixed positions": lambda: ViT(8, 2, 4, 16, 2, 4, 5, positions="sincos"),
     "vit, turned": lambda: ViT(8, 2, 4, 16, 2, 4, 5, positions="rotary"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from generative.diffusion.data.report import Report
@@ -70,12 +70,14 @@ class Split:
         test: what is held out for the judge; it may be empty.
         names: of the classes, by label; empty where there are no labels.
         report: what was found while reading; empty where nothing was read.
+        check: says of pictures and captions which obey, where that can be said exactly.
     """
 
     train: Images
     test: Images
     names: tuple[str, ...] = ()
     report: Report = field(default_factory=Report)
+    check: Callable[[Float32[Tensor, "N C H W"], Sequence[str]], Bool[Tensor, "N"]] | None = None
 
     @property
     def classes(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +51,13 @@ class Latents:
 
     autoencoder: Any
     """diffusers' AutoencoderKL or VQModel."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Latents:
+        """An AutoencoderKL that `save_pretrained` wrote. Raises OSError where a file is missing."""
+        from diffusers import AutoencoderKL  # seconds to load
+
+        return cls(AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval())
 
     @property
     def scale(self) -> float:

@@ -33,6 +33,7 @@ from backbones.dit import DiT
 from backbones.unet import UNet
 from generative.diffusion.noise.denoiser import Prediction
 from generative.diffusion.noise.schedule import NoiseSchedule
+from generative.diffusion.noise.spacing import SolverError
 from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.solvers.schedulers import scheduler_of
 from generative.diffusion.stock.adapters import FirstChannels
@@ -77,14 +78,19 @@ def scheduler_for(
 
 
 def stock_of(pipeline: Pipeline, solver: Literal["ddpm", "ddim"] = "ddim", clip: float | None = 1.0) -> Stock:
-    """A pipeline of ours in stock parts; `solver` and `clip` as `scheduler_for` takes them.
+    """A pipeline of ours in stock parts; `solver` and `clip` as `scheduler_for` takes them; latents are not clipped.
 
     Raises:
-        SolverError: as `scheduler_for` does.
+        SolverError: when diffusers has no such prediction, or no betas give the schedule.
     """
-    config = pipeline.config
-    scheduler = scheduler_for(pipeline.schedule, config.prediction, solver, clip)
-    return Stock(pipeline.network, config.shape, scheduler, config.classes)
+    schedule = pipeline.schedule
+    if not isinstance(schedule, NoiseSchedule):
+        raise SolverError(f"the schedule is {type(schedule).__name__}; stock pipelines have betas")
+    bound = None if pipeline.latents is not None else clip
+    scheduler = scheduler_for(schedule, pipeline.config.says, solver, bound)
+    return Stock(
+        pipeline.network, pipeline.shape, scheduler, pipeline.classes, latents=pipeline.latents, text=pipeline.text
+    )
 
 
 def save_folder(path: Path, stock: Stock) -> str:

@@ -10,16 +10,15 @@ Here is what reading and writing share: the kinds of pipelines and their parts, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from generative.diffusion.engine.engine import Engine
 from generative.diffusion.latents.text import Text
+from generative.diffusion.parts import Parts
 from generative.diffusion.solvers.schedulers import Schedulers
 from generative.diffusion.stock.adapters import Latents
 
@@ -49,7 +48,7 @@ LABELS = "class_embedder.embedding_table.weight"  # how the names of a DiT's cla
 
 
 @dataclass(frozen=True, eq=False)
-class Stock:
+class Stock(Parts):
     """A network with the stock parts around it."""
 
     network: nn.Module
@@ -65,40 +64,9 @@ class Stock:
     latents: Latents | None = None
     text: Text | None = None
 
-    def engine(self, rows: int = 64, *, prove: bool = False) -> Engine:
-        """The loop that samples it, on the network's device, with the solvers of `schedulers`."""
-        device = next(self.network.parameters()).device
-        null = self.conditions([""])[0] if self.text is not None else None
-        compiler = Schedulers(self.scheduler)
-        return Engine(
-            self.network, self.shape, compiler, rows=rows, classes=self.classes, null=null, device=device, prove=prove
-        )
-
-    def conditions(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """The condition of each prompt, for a request. Raises ValueError where the network reads none."""
-        if self.text is None:
-            raise ValueError(f"the network reads no prompts; given {len(prompts)}")
-        told = self.text.encode(prompts)
-        return [{name: each[i] for name, each in told.items()} for i in range(len(prompts))]
-
-    def decode(self, samples: Float[Tensor, "N c h w"]) -> Float[Tensor, "N C H W"]:
-        """Images in [-1, 1], cut off there."""
-        return samples.clamp(-1, 1) if self.latents is None else self.latents.decode(samples)
-
-    def encode(
-        self, images: Float[Tensor, "N C H W"], noise: Float[Tensor, "N c h w"] | None = None
-    ) -> Float[Tensor, "N c h w"]:
-        """The sample that each image in [-1, 1] is, for a request's `init`; `noise` as `Latents.encode` takes it."""
-        return images if self.latents is None else self.latents.encode(images, noise)
-
-    def to(self, device: torch.device | str) -> Stock:
-        """Move all parts there, and return this."""
-        self.network.to(device)
-        if self.latents is not None:
-            self.latents.autoencoder.to(device)
-        if self.text is not None:
-            self.text.encoder.to(device)
-        return self
+    def compiler(self) -> Schedulers:
+        """The solvers of `schedulers`."""
+        return Schedulers(self.scheduler)
 
 
 def widened(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

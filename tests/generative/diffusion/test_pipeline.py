@@ -10,17 +10,17 @@ from generative.diffusion import pictures
 from generative.diffusion.data import digits
 from generative.diffusion.engine.request import RequestError
 from generative.diffusion.measures.metrics import Judge
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline
+from generative.diffusion.pipeline import DiffusionConfig, Pipeline, Subject
 from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
 from lab import streams
 
-SMALL = DiffusionConfig(width=16, blocks=1, attention=())
+SMALL, DIGITS = DiffusionConfig(width=16, blocks=1, attention=()), Subject((1, 8, 8), classes=10)
 
 
 @pytest.fixture
 def pipeline() -> Pipeline:
-    made = Pipeline.build(SMALL, torch.Generator().manual_seed(0))
+    made = Pipeline.build(SMALL, DIGITS, torch.Generator().manual_seed(0))
     draws = torch.Generator().manual_seed(1)
     for weight in made.network.parameters():
         torch.nn.init.normal_(weight, std=0.1, generator=draws)
@@ -98,13 +98,13 @@ def test_a_short_training_teaches_classes_that_the_judge_reads() -> None:
     A network that learns shapes but not labels would have about 10.
     """
     split = digits(0)
-    made = Pipeline.build(DiffusionConfig(width=16), streams.generator(0, "network"))
+    made = Pipeline.build(DiffusionConfig(width=16), DIGITS, streams.generator(0, "network"))
     config = TrainConfig(steps=150, batch_size=64, learning_rate=3e-3, warmup=20, ema=0.1)
     trainer = Trainer(made.network, made.objective(), split.train, config, seed=0)
     losses = [metrics["loss"].item() for _, metrics in trainer.run()]
     assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:10])
     labels = [i % 10 for i in range(100)]
-    samples = Pipeline(made.config, trainer.result).sample(labels, seed=0, steps=15, guidance=2.0)
+    samples = Pipeline(made.config, DIGITS, trainer.result).sample(labels, seed=0, steps=15, guidance=2.0)
     assert Judge(split.train, split.test).recognised(samples, torch.tensor(labels)).float().mean() >= 0.9
 
 

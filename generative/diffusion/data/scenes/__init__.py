@@ -18,7 +18,8 @@ from generative.diffusion.data.scenes.grammar import (
     meanings,
     parse,
 )
-from generative.diffusion.data.scenes.sampling import HELD_OUT, SIDES, of_side, scene_split, scenes, side_of
+from generative.diffusion.data.scenes.sampling import HELD_OUT, SIDES, of_side, scenes, side_of
+from generative.diffusion.data.scenes.training import scene_split
 
 __all__ = [
     "COLOURS",

@@ -32,7 +32,7 @@ from generative.diffusion.data.scenes.grammar import (
     meanings,
     related,
 )
-from generative.diffusion.data.split import Images, Split
+from generative.diffusion.data.split import Images
 from lab import streams
 
 Side = Literal["training", "pair", "thing"]
@@ -88,16 +88,10 @@ def arrange(meaning: Meaning, rng: random.Random) -> Layout:
 
 def scenes(seed: int, n: int, side: Side = "training") -> Images:
     """The first `n` scenes of a seed: images float32 [n, 3, 16, 16] in [-1, 1], with captions."""
-    return _images([scene(seed, index, side) for index in range(n)])
+    return images_of([scene(seed, index, side) for index in range(n)])
 
 
-def scene_split(seed: int = 0, train: int = 10_000, test: int = 1_000) -> Split:
-    """Scenes to learn from, and scenes of captions never trained on: in turn of the sides "pair" and "thing"."""
-    sides: tuple[Side, Side] = ("pair", "thing")
-    unseen = [scene(seed, index // 2, sides[index % 2]) for index in range(test)]
-    return Split(scenes(seed, train), _images(unseen))
-
-
-def _images(drawn: Sequence[tuple[Meaning, Layout]]) -> Images:
+def images_of(drawn: Sequence[tuple[Meaning, Layout]]) -> Images:
+    """Each scene painted, with its caption."""
     image = torch.stack([paint(layout) for _, layout in drawn]) if drawn else torch.empty(0, 3, 16, 16)
     return Images(image, None, tuple(caption(meaning) for meaning, _ in drawn))

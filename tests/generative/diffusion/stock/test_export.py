@@ -22,7 +22,7 @@ from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
 from generative.diffusion.latents.text import Text
 from generative.diffusion.noise.schedule import SCHEDULES
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline
+from generative.diffusion.pipeline import DiffusionConfig, Pipeline, Subject
 from generative.diffusion.solvers.probe import compile_scheduler
 from generative.diffusion.solvers.solver import compile_solver
 from generative.diffusion.stock.adapters import FirstChannels, Latents
@@ -83,8 +83,8 @@ print(json.dumps(kinds))
 
 
 def pipeline(classes: int | None, schedule: Any = "cosine") -> Pipeline:
-    config = DiffusionConfig(width=8, blocks=1, classes=classes, schedule=schedule)
-    made = Pipeline.build(config, torch.Generator().manual_seed(0))
+    config = DiffusionConfig(width=8, blocks=1, schedule=schedule)
+    made = Pipeline.build(config, Subject((1, 8, 8), classes), torch.Generator().manual_seed(0))
     drawn(made.network)
     return made
 

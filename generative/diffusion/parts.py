@@ -1,0 +1,80 @@
+"""What draws: a network with the parts around it, whoever made them; ours (`pipeline`), or diffusers' (`stock`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from generative.diffusion.engine.engine import Engine
+from generative.diffusion.latents.text import Text
+from generative.diffusion.solvers.table import Compiler
+from generative.diffusion.stock.adapters import Latents
+
+P = TypeVar("P", bound="Parts")
+
+
+class Parts:
+    """A network that is called as the engine calls it, and what prompts and latents need.
+
+    Attributes:
+        network: ours.
+        shape: of a sample: an image, or a latent where there are `latents`.
+        classes: number of labels, or None for a network that is told none.
+        latents: the autoencoder, where samples are latents.
+        text: tokenizer and encoder, where the network reads prompts.
+    """
+
+    network: nn.Module
+    shape: tuple[int, int, int]
+    classes: int | None
+    latents: Latents | None
+    text: Text | None
+
+    def compiler(self) -> Compiler:
+        """What makes the tables of the solvers that requests name."""
+        raise NotImplementedError
+
+    def engine(self, rows: int = 64, *, prove: bool = False) -> Engine:
+        """The loop that samples it, on the network's device. `prove` and what it raises: see `Engine`."""
+        device = next(self.network.parameters()).device
+        null = self.conditions([""])[0] if self.text is not None else None
+        return Engine(
+            self.network,
+            self.shape,
+            self.compiler(),
+            rows=rows,
+            classes=self.classes,
+            null=null,
+            device=device,
+            prove=prove,
+        )
+
+    def conditions(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The condition of each prompt, for a request. Raises ValueError where the network reads none."""
+        if self.text is None:
+            raise ValueError(f"the network reads no prompts; given {len(prompts)}")
+        told = self.text.encode(prompts)
+        return [{name: each[i] for name, each in told.items()} for i in range(len(prompts))]
+
+    def decode(self, samples: Float[Tensor, "N c h w"]) -> Float[Tensor, "N C H W"]:
+        """Images in [-1, 1], cut off there."""
+        return samples.clamp(-1, 1) if self.latents is None else self.latents.decode(samples)
+
+    def encode(
+        self, images: Float[Tensor, "N C H W"], noise: Float[Tensor, "N c h w"] | None = None
+    ) -> Float[Tensor, "N c h w"]:
+        """The sample that each image in [-1, 1] is, for a request's `init`; `noise` as `Latents.encode` takes it."""
+        return images if self.latents is None else self.latents.encode(images, noise)
+
+    def to(self: P, device: torch.device | str) -> P:
+        """Move all parts there, and return this."""
+        self.network.to(device)
+        if self.latents is not None:
+            self.latents.autoencoder.to(device)
+        if self.text is not None:
+            self.text.encoder.to(device)
+        return self

@@ -1,0 +1,105 @@
+"""What a run of `qx diffuse` leaves behind: the model, in our form and in diffusers', and pictures of its samples."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from generative.diffusion.data import Split
+from generative.diffusion.pictures import grid, save_gif, save_png
+from generative.diffusion.pipeline import Pipeline
+from generative.diffusion.solvers.solver import SolverError
+from generative.diffusion.stock.export import save_folder, stock_of
+from lab import plots
+from lab.run import Run
+
+COLUMNS = 10
+FRAMES = 20  # samples in the film
+TILES = (4, 5)  # rows and columns of samples with their captions
+Told = Sequence[int | str | None]
+
+
+def write(run: Run, pipeline: Pipeline, data: Split, name: str, guidance: float, seed: int) -> None:
+    """`model/`, `diffusers/` where one of its pipelines fits, `report.png`, `samples.png`, `real.png`, `denoising.gif`.
+
+    Args:
+        run: where to.
+        pipeline: what was trained.
+        data: what it was trained on.
+        name: of the data.
+        guidance: of the samples.
+        seed: of the samples.
+    """
+    pipeline.save(run.path / "model")
+    _stock(pipeline, run.path / "diffusers")
+    look: dict[str, Any] = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
+    told, real = _wanted(pipeline, data)
+    images = pipeline.sample(told, seed=seed, guidance=guidance, steps=20)
+    film = list(_film(pipeline, told[:: -(-len(told) // FRAMES)], guidance, seed))
+    save_gif([grid(shown, COLUMNS, **look) for shown in film], run.path / "denoising.gif")
+    save_png(grid(real, COLUMNS, **look), run.path / "real.png")
+    if pipeline.text is None:
+        save_png(grid(images, COLUMNS, **look), run.path / "samples.png")
+    else:
+        rows, columns = TILES
+        words = [str(each) for each in told[: rows * columns]]
+        plots.save(album(images[: len(words)], words, columns), run.path / "samples.png")
+    made, axes = plots.figure(1, 3, width=4.6, height=4.6)
+    words_of = "samples, for the same captions" if pipeline.text else "samples, a class a row" if data.classes else ""
+    for ax, shown, title in ((axes[0], real, f"real {name}"), (axes[1], images, words_of or "samples")):
+        ax.imshow(grid(shown, COLUMNS, **look), cmap="gray", vmin=0, vmax=255)
+        plots.label(ax, title)
+        ax.set_axis_off()
+    lines = [line for line in run.metrics() if "loss" in line]
+    step, loss = [line["step"] for line in lines], [line["loss"] for line in lines]
+    plots.curve(axes[2], step, plots.smooth(loss, max(1, len(lines) // 30)))
+    plots.label(axes[2], f"loss (squared error of {pipeline.config.says})", "update")
+    plots.save(made, run.path / "report.png")
+
+
+def album(images: Tensor, words: Sequence[str], columns: int) -> Figure:
+    """Pictures with words beneath, row by row."""
+    made, axes = plots.figure(-(-len(images) // columns), columns, width=1.5, height=1.9)
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, image, line in zip(axes, images, words, strict=False):
+        shown = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).squeeze(2).cpu().numpy()
+        ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        lines = textwrap.wrap(line, 20)[:3]
+        ax.text(0.5, -0.04, "\n".join(lines), transform=ax.transAxes, ha="center", va="top", fontsize=7)
+    return made
+
+
+def _stock(pipeline: Pipeline, folder: Path) -> None:
+    """Where no stock pipeline holds such a model there is no such folder."""
+    try:
+        save_folder(folder, stock_of(pipeline))
+    except (SolverError, ValueError):
+        return
+
+
+def _wanted(pipeline: Pipeline, data: Split) -> tuple[Told, Tensor]:
+    """What the report draws, and a real image for each: a hundred.
+
+    Ten of every class, of ten classes at most; or captions, held out where there are any; or anything.
+    """
+    if pipeline.text is not None:
+        part = data.test if len(data.test) else data.train
+        return list(part.captions or ())[:100], part.image[:100]
+    labels: list[int | None] = [c for c in range(min(10, data.classes)) for _ in range(10)]
+    labels = labels or [None] * 100
+    image, label = data.train.image, data.train.label
+    left = {c: iter(image if c is None or label is None else image[label == c]) for c in set(labels)}
+    blank = torch.ones_like(image[0])
+    return labels, torch.stack([next(left[c], blank) for c in labels])
+
+
+def _film(pipeline: Pipeline, told: Told, guidance: float, seed: int) -> Iterator[Tensor]:
+    """Noise becoming an image for each, all in one batch."""
+    yield from pipeline.frames(pipeline.requests(told, seed=seed, solver="ddim", steps=50, guidance=guidance))

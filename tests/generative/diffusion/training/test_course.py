@@ -1,0 +1,129 @@
+"""Models of every kind from one call: stages that go on after a kill bit for bit, and draw what they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from generative.diffusion.data.split import Images
+from generative.diffusion.engine.request import RequestError
+from generative.diffusion.pipeline import DiffusionConfig, Pipeline
+from generative.diffusion.stock.export import save_folder, stock_of
+from generative.diffusion.training.course import Course, PartsConfig
+from generative.saved import ModelError
+from generative.train import TrainConfig
+
+SMALL = DiffusionConfig(width=16, blocks=1, multipliers=(1, 2), attention=(1,))
+CODER = {"latent": True, "autoencoder_width": 8, "autoencoder_steps": 4}
+WORDS = {"prompts": True, "text_width": 8, "text_layers": 1}
+KINDS: dict[str, tuple[DiffusionConfig, PartsConfig, int | None]] = {
+    "unet, classes": (SMALL, PartsConfig(), 2),
+    "unet, prompts": (SMALL, PartsConfig(**WORDS), None),
+    "unet, latents": (SMALL, PartsConfig(**CODER), None),
+    "unet, latents and prompts": (SMALL, PartsConfig(**CODER, **WORDS, adversary=0.1), None),
+    "dit, prompts": (DiffusionConfig("dit", 16, schedule="flow"), PartsConfig(**WORDS), None),
+    "dit, latents, classes": (DiffusionConfig("dit", 16, schedule="linear"), PartsConfig(**CODER), 2),
+    "mlp, edm": (DiffusionConfig("mlp", 16, schedule="edm"), PartsConfig(weight="edm"), 2),
+}
+
+
+def images(count: int = 24) -> Images:
+    """Bright and dark pictures of 8 x 8, each with a little noise."""
+    draws = torch.Generator().manual_seed(0)
+    label = torch.arange(count) % 2
+    image = (2.0 * label - 1)[:, None, None, None] * 0.8 + 0.1 * torch.rand(count, 3, 8, 8, generator=draws)
+    return Images(image, label, tuple("a bright picture" if bright else "a dark picture" for bright in label.tolist()))
+
+
+def course(kind: str, steps: int = 6) -> Course:
+    config, parts, classes = KINDS[kind]
+    train = TrainConfig(steps=steps, batch_size=8, warmup=2, ema=0.1)
+    return Course(config, parts, images(), classes, train, seed=3)
+
+
+def losses(trained: Course, until: int | None = None) -> list[float]:
+    return [said.get("loss", said.get("autoencoder_loss", torch.tensor(0.0))).item() for _, said in trained.run(until)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_course_goes_on_bit_for_bit_from_any_step_and_is_saved_whole(kind: str, tmp_path: Path) -> None:
+    """Stopped in the middle of each stage, at its end, and before the first step."""
+    whole = course(kind)
+    expected = losses(whole)
+    assert len(expected) == whole.total == whole.before + 6
+    for stop in sorted({2, whole.before, whole.before + 3}):
+        before, after = course(kind), course(kind)
+        first = losses(before, stop)
+        state = {name: part for name, part in before.state_dict().items()}
+        after.load_state_dict(state)
+        assert after.step == stop
+        assert first + losses(after) == expected
+    made = whole.result()
+    told: list[int | str | None] = [None, *([0, 1] if made.classes else ["a dark picture"] if made.text else [])]
+    drawn = made.sample(told, seed=1, steps=3, guidance=2.0)
+    assert drawn.shape == (len(told), 3, 8, 8)
+    assert drawn.abs().max() <= 1
+    assert len(told) == 1 or not torch.equal(drawn[0], drawn[-1])
+    made.save(tmp_path / "model")
+    again = Pipeline.load(tmp_path / "model")
+    assert torch.equal(again.sample(told, seed=1, steps=3, guidance=2.0), drawn)
+
+
+def test_what_was_trained_is_a_stock_folder_that_diffusers_draws_alike_from(tmp_path: Path) -> None:
+    """Latents and prompts: a StableDiffusionPipeline, which knows nothing of our code."""
+    trained = course("unet, latents and prompts")
+    losses(trained)
+    made = trained.result()
+    assert save_folder(tmp_path / "stock", stock_of(made)) == "StableDiffusionPipeline"
+    theirs = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "stock")
+    theirs.set_progress_bar_config(disable=True)
+    start = torch.randn(1, *made.shape, generator=torch.Generator().manual_seed(5))
+    told = {"num_inference_steps": 5, "guidance_scale": 2.0, "latents": start, "output_type": "pt"}
+    expected = 2 * theirs("a dark picture", **told).images - 1
+    request = made.requests(["a dark picture"], seed=0, solver="ddim", steps=5, guidance=2.0)[0]
+    noise = start.expand(1 + 5, *made.shape)
+    ours = made.decode(made.engine().sample([_with_noise(request, noise)]))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def _with_noise(request: object, noise: Tensor) -> object:
+    import dataclasses
+
+    return dataclasses.replace(request, noise=noise)  # type: ignore[type-var]
+
+
+def test_a_short_course_draws_what_its_words_say() -> None:
+    """One seed, 60 updates (about 4 s). Bright ones are 0.85 bright, dark ones -0.75; a deaf network has one mean."""
+    train = TrainConfig(60, 24, 4e-3, warmup=10, ema=0.1)
+    trained = Course(SMALL, PartsConfig(**WORDS), images(), None, train, seed=0)
+    losses(trained)
+    drawn = trained.result().sample(["a bright picture", "a dark picture"] * 4, seed=0, steps=10, guidance=2.0)
+    level = drawn.mean((1, 2, 3))
+    assert level[::2].min() > 0.4
+    assert level[1::2].max() < -0.3
+
+
+def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
+    train = TrainConfig(steps=2, batch_size=4)
+    silent = Images(torch.zeros(4, 1, 8, 8))
+    with pytest.raises(ValueError, match="captions"):
+        Course(SMALL, PartsConfig(prompts=True), silent, None, train, seed=0)
+    with pytest.raises(ValueError, match="square"):
+        Course(SMALL, PartsConfig(latent=True), Images(torch.zeros(4, 1, 8, 6)), None, train, seed=0)
+    with pytest.raises(ValueError, match="begins with 1"):
+        Course(DiffusionConfig(multipliers=(2, 2)), PartsConfig(prompts=True), images(), None, train, seed=0)
+    with pytest.raises(ValueError, match="reads no prompts"):
+        Course(DiffusionConfig("mlp"), PartsConfig(prompts=True), images(), None, train, seed=0)
+    made = course("unet, prompts").result()
+    with pytest.raises(RequestError):
+        made.sample(["a dark picture"], seed=0, steps=0)
+    with pytest.raises(ValueError, match="reads no prompts"):
+        course("unet, classes").result().sample(["a dark picture"], seed=0)
+    made.save(tmp_path / "model")
+    (tmp_path / "model" / "text_encoder" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="model"):
+        Pipeline.load(tmp_path / "model")
