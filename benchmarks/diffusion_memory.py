@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import diffusion, resident
-from benchmarks.diffusion import OURS, Size
+from benchmarks import resident
+from benchmarks.diffusion import OURS
+from benchmarks.diffusion_load import Size, equal
+from benchmarks.diffusion_ways import Ours, Peer, by_calls, by_engine
 
 
 def peak(size: Size, way: str, device: str) -> float | None:
@@ -27,14 +29,14 @@ def peak(size: Size, way: str, device: str) -> float | None:
 def _work(asked: Mapping[str, Any]) -> float | None:
     size = Size(**{**asked["size"], "widths": tuple(asked["size"]["widths"]), "steps": 4})
     started = resident.began()
-    peer = diffusion.Peer(size, asked["device"])
-    batch = diffusion.equal(size)
-    ours = diffusion.Ours(size, peer) if asked["way"] == OURS else None
+    peer = Peer(size, asked["device"])
+    batch = equal(size)
+    ours = Ours(size, peer) if asked["way"] == OURS else None
     for _ in range(2):
         if ours is not None:
-            diffusion.by_engine(ours, batch)
+            by_engine(ours, batch)
         else:
-            diffusion.by_calls(peer, batch, size.batch)
+            by_calls(peer, batch, size.batch)
     if asked["device"] == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resident.since(started)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks import diffusion, diffusion_memory
-from benchmarks.diffusion import AGREE, OURS, PEER, Size
+from benchmarks.diffusion import AGREE, OURS, PEER
+from benchmarks.diffusion_load import Size
 from lab import console, plots
 from lab.run import next_free, write_json
 from qx.jobs import WorkFailedError, device_of

@@ -6,21 +6,22 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import diffusion
-from benchmarks.diffusion import Asked, Served, Size
+from benchmarks import diffusion, diffusion_load, diffusion_ways
+from benchmarks.diffusion_load import Asked, Size
+from benchmarks.diffusion_ways import Served
 
 TINY = Size(side=2, context=3, tokens=2, requests=200)
 
 
 def test_the_load_is_mixed_and_comes_at_its_rate() -> None:
-    asked = diffusion.load(TINY, rate=4.0)
+    asked = diffusion_load.load(TINY, rate=4.0)
     assert len(asked) == 200
     assert [one.arrival for one in asked] == sorted(one.arrival for one in asked)
     assert asked[-1].arrival == pytest.approx(199 / 4, rel=0.25)  # three standard deviations of 199 exponential gaps
-    assert {one.solver for one in asked} == set(diffusion.SOLVERS)
-    assert {one.steps for one in asked} == set(diffusion.STEPS)
-    assert {one.guidance for one in asked} == set(diffusion.GUIDANCES)
-    again = diffusion.load(TINY, rate=4.0)
+    assert {one.solver for one in asked} == set(diffusion_load.SOLVERS)
+    assert {one.steps for one in asked} == set(diffusion_load.STEPS)
+    assert {one.guidance for one in asked} == set(diffusion_load.GUIDANCES)
+    again = diffusion_load.load(TINY, rate=4.0)
     assert all(a.kind == b.kind and torch.equal(a.noise, b.noise) for a, b in zip(asked, again, strict=True))
 
 
@@ -69,7 +70,7 @@ def test_calls_serve_the_oldest_and_its_kind(
     clock = Hours()
     monkeypatch.setattr("time.sleep", clock.sleep)
     peer: Any = Slow(clock)
-    served = diffusion.by_calls(peer, load, most, clock)
+    served = diffusion_ways.by_calls(peer, load, most, clock)
     assert peer.groups == groups
     assert served.latencies == pytest.approx(latencies)
     assert [image[0, 0, 0].item() for image in served.images] == [0, 1, 2, 3, 40]
