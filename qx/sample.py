@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from backbones.winograd import swift
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request, RequestError
+from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_png
 from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.solvers.solver import SOLVERS
@@ -62,9 +63,9 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     """`qx sample`."""
     options = parse(Sample, args, "qx sample")
     device = device_of(options)
-    model, decode = _open(options, device)
+    model = _open(options, device)
     engine = model.engine(options.rows)
-    clip = 1.0 if isinstance(model, Pipeline) and options.solver in SOLVERS else None
+    clip = model.clip if isinstance(model, Pipeline) and options.solver in SOLVERS else None
     classes = engine.inputs.classes
     requests = [
         Request(
@@ -91,7 +92,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
             bar.update(done)
 
         try:
-            images = decode(engine.sample(requests, count))
+            images = model.decode(engine.sample(requests, count))
         except RequestError as error:  # all requests are alike, so its number says nothing
             raise UsageError(str(error).partition(": ")[2] or str(error)) from None
     seconds = time.perf_counter() - began
@@ -111,30 +112,32 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _open(options: Sample, device: torch.device) -> tuple[Pipeline | Any, Callable[[Tensor], Tensor]]:
-    """The model (a `Pipeline` of ours, a `Stock` of diffusers), and how its samples become images."""
-    path, quick = options.run, options.ways == "auto" and device.type == "cpu"
+def _open(options: Sample, device: torch.device) -> Parts:
+    """The model: a `Pipeline` of ours, or a `Stock` of diffusers."""
+    path = options.run
+    model: Parts
     if (path / INDEX).is_file():
         from generative.diffusion.stock.folder import open_folder  # seconds to load
 
-        stock = open_folder(path).to(device)
-        return (replace(stock, network=swift(stock.network)) if quick else stock), stock.decode
-    folder = path / "model" if (path / "model").is_dir() else path
-    if folder == path and (path / "config.json").is_file() and not (path / "model.json").is_file():
-        raise UsageError(f"{path}: this run is not finished; go on with `qx resume {path}`")
-    pipeline = Pipeline.load(folder)
-    pipeline.network.to(device).eval()
-    if quick:
-        pipeline.network = swift(pipeline.network)
-    return pipeline, lambda samples: samples
+        model = open_folder(path)
+    else:
+        folder = path / "model" if (path / "model").is_dir() else path
+        if folder == path and (path / "config.json").is_file() and not (path / "model.json").is_file():
+            raise UsageError(f"{path}: this run is not finished; go on with `qx resume {path}`")
+        model = Pipeline.load(folder)
+        model.network.eval()
+    model.to(device)
+    return model.using(swift(model.network)) if options.ways == "auto" and device.type == "cpu" else model
 
 
-def _wanted(options: Sample, model: Any, engine: Engine) -> list[tuple[int | None, Any, Tensor | None, bool]]:
+def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, Tensor | None, bool]]:
     """(label, condition, init, whether there is anything to guide towards) of each image."""
     classes, n = engine.inputs.classes, options.n
+    if model.text is not None and not options.prompt:
+        console.err.print("[dim]no --prompt: drawn without being told what[/]")
     if options.label is not None and classes is None:
         raise UsageError(f"--label {options.label}: this model knows no labels")
-    if options.prompt and getattr(model, "text", None) is None:
+    if options.prompt and model.text is None:
         raise UsageError(f"--prompt {options.prompt[0]!r}: this model reads no prompts")
     labels = [options.label if classes is None or options.label is not None else i % classes for i in range(n)]
     init = None if options.init is None else _picture(options.init, engine, model)
@@ -144,18 +147,20 @@ def _wanted(options: Sample, model: Any, engine: Engine) -> list[tuple[int | Non
     return [(label, told[i % len(told)], init, True) for i, label in enumerate(labels)]
 
 
-def _picture(path: Path, engine: Engine, model: Any) -> Tensor:
+def _picture(path: Path, engine: Engine, model: Parts) -> Tensor:
     """The sample that a picture is. Raises UsageError where there is none of the model's size."""
     from PIL import Image
 
+    latents = model.latents
+    grey = (engine.inputs.shape[0] if latents is None else latents.autoencoder.config.in_channels) == 1
     try:
         with Image.open(path) as opened:
-            read = np.asarray(opened.convert("L" if engine.inputs.shape[0] == 1 else "RGB"))
+            read = np.asarray(opened.convert("L" if grey else "RGB"))
     except OSError as error:
         raise UsageError(f"--init {path}: not a picture ({error})") from None
     image = torch.from_numpy(read.copy()).float().div(127.5).sub(1)
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)  # [C, H, W]
-    found = model.encode(image[None])[0] if getattr(model, "latents", None) is not None else image
+    found = model.encode(image[None])[0]
     if tuple(found.shape) != engine.inputs.shape:
         _, height, width = engine.inputs.shape
         times = image.shape[-1] // found.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -69,6 +70,12 @@ class Parts:
     ) -> Float[Tensor, "N c h w"]:
         """The sample that each image in [-1, 1] is, for a request's `init`; `noise` as `Latents.encode` takes it."""
         return images if self.latents is None else self.latents.encode(images, noise)
+
+    def using(self: P, network: nn.Module) -> P:
+        """The same parts around another network."""
+        made = copy.copy(self)
+        object.__setattr__(made, "network", network)  # also of a frozen one
+        return made
 
     def to(self: P, device: torch.device | str) -> P:
         """Move all parts there, and return this."""
