@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.diffusion.engine.request import Inputs, Request, RequestError
 from generative.diffusion.solvers.table import TENSORS, SolverTable
@@ -47,20 +47,29 @@ def check(request: Request, inputs: Inputs) -> None:
 
 
 def _told(request: Request, inputs: Inputs) -> None:
-    """Label, condition and guidance."""
+    """Label, conditions and guidance."""
     if request.label is not None:
         if inputs.classes is None:
             raise RequestError(f"label is {shown(request.label)}; the network knows no labels")
         _integer("label", request.label, 0, inputs.classes - 1)
-    if request.condition is not None:
-        if not isinstance(request.condition, Mapping) or set(request.condition) != set(inputs.null):
-            names = f"tensors named {', '.join(inputs.null)}" if inputs.null else "None: the network takes no condition"
-            told = sorted(map(str, request.condition)) if isinstance(request.condition, Mapping) else request.condition
-            raise RequestError(f"condition is {shown(told)}; expected {names}")
-        for name, null in inputs.null.items():
-            _tensor(f"condition[{name!r}]", request.condition[name], tuple(null.shape), null.dtype)
-    if request.guidance != 1 and request.label is None and request.condition is None:
+    _conditions("condition", request.condition, inputs)
+    _conditions("against", request.against, inputs)
+    if request.guidance != 1 and request.label is None and request.condition is None and request.against is None:
         raise RequestError(f"guidance is {request.guidance} but there is no label to guide towards; expected 1")
+    if request.guidance == 1 and request.against is not None:
+        raise RequestError("against is given but guidance is 1, which leads away from nothing; expected None")
+
+
+def _conditions(field: str, told: Any, inputs: Inputs) -> None:
+    """Raise RequestError unless these are None, or just those the network takes."""
+    if told is None:
+        return
+    if not isinstance(told, Mapping) or set(told) != set(inputs.null):
+        names = f"tensors named {', '.join(inputs.null)}" if inputs.null else "None: the network takes no condition"
+        given = sorted(map(str, told)) if isinstance(told, Mapping) else told
+        raise RequestError(f"{field} is {shown(given)}; expected {names}")
+    for name, null in inputs.null.items():
+        _tensor(f"{field}[{name!r}]", told[name], tuple(null.shape), null.dtype)
 
 
 def _given(request: Request, inputs: Inputs) -> None:
@@ -97,11 +106,20 @@ def check_table(request: Request, table: SolverTable, inputs: Inputs, registers:
     if request.clip is not None and request.clip != math.inf and not table.estimate:
         why = "this solver is told the network's bare output and no estimate of the clean data that a bound would fit"
         raise RequestError(f"clip is {request.clip}; expected None: {why}")
+    if inputs.estimate and not table.estimate:
+        raise RequestError(f"solver is {shown(request.solver)}; expected one that says an estimate of the clean data")
     if request.init is not None and not bool((table.alpha.isfinite() & table.sigma.isfinite()).all()):
         raise RequestError("init is given; expected None: the solver does not say how much noise belongs to its steps")
     if request.noise is not None:
         alone = not table.stochastic and isinstance(request.noise, Tensor) and tuple(request.noise.shape[:1]) == (1,)
         _tensor("noise", request.noise, (1 if alone else 1 + len(table), *inputs.shape))
+
+
+def check_weights(network: object, dtype: torch.dtype) -> None:
+    """Raise ValueError for a module whose weights are of another floating type."""
+    for name, weight in network.named_parameters() if isinstance(network, nn.Module) else ():
+        if weight.is_floating_point() and weight.dtype != dtype:
+            raise ValueError(f"network_dtype={dtype}, but the network's {name} is {weight.dtype}; expected it there")
 
 
 def _whole(table: SolverTable) -> None:

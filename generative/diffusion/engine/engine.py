@@ -14,6 +14,8 @@ Inpainting: after every step x <- mask x + (1 - mask) (alpha' init + sigma' nois
 at and with the noise of the start, as diffusers' pipelines do where the network has no channels for a mask. What the
 solver remembers is left as it is; with masks of 0 and 1 no painted pixel ever sees the difference.
 
+The arithmetic is that of `step`; in which of three ways it is run is said in `modes`.
+
 The noise of a request at its k-th step is a function of its seed, k and the pixel alone. All arithmetic outside the
 network is elementwise, so a sample does not depend on its company wherever the network's rows do not (see `proof`).
 """
@@ -28,13 +30,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generative.diffusion.engine import proof
-from generative.diffusion.engine.check import begin, check, check_table
+from generative.diffusion.engine.check import begin, check, check_table, check_weights
+from generative.diffusion.engine.learned import NAME, smallest
+from generative.diffusion.engine.modes import MODES
 from generative.diffusion.engine.request import Inputs, Request, RequestError
 from generative.diffusion.engine.shelf import Shelf
 from generative.diffusion.engine.slots import Slots
+from generative.diffusion.engine.step import Step
 from generative.diffusion.engine.ticket import Tick, Ticket
 from generative.diffusion.solvers.solver import SolverError
-from generative.diffusion.solvers.table import Compiler, SolverTable, step
+from generative.diffusion.solvers.table import Compiler, SolverTable
 from lab import streams
 
 REGISTERS = 4
@@ -45,7 +50,8 @@ class Engine:
     """Draws samples for many requests at once.
 
     Args:
-        network: answers (x [R, *shape], t [R], label int64 [R] or None, **conditions each [R, ...]) with [R, *shape].
+        network: answers (x [R, *shape], t [R], label int64 [R] or None, **conditions each [R, ...]) with [R, *shape]
+            (for more channels see `variance` and `self_conditioned`).
         shape: of one sample.
         compiler: makes the tables of the solvers that requests name (see `compiler` and `schedulers`).
         rows: network rows a call, idle ones included: the one thing besides the request that the last bits of a sample
@@ -53,11 +59,21 @@ class Engine:
         classes: the number of labels; the label `classes` is the null label. None: the network is told no label.
         null: the conditions of a request that asks for nothing, by the names the network knows them by.
         device: where the network is.
-        dtype: floating type of the state and of the network's input.
+        dtype: floating type of the state and of the timesteps the network is told.
+        network_dtype: floating type of all else that the network is shown, and of its weights: whoever asks for another
+            than `dtype` moves the network there. In bfloat16 weights and activations take half the memory, and an
+            answer holds 2 to 3 digits; the sample itself is kept in `dtype`.
+        variance: whether the network answers with [R, 2C, ...], the second half saying the variance of DDPM's noise. It
+            is read for requests that ask for "ddpm" by that name (see `learned`).
+        self_conditioned: whether x is [R, 2C, ...], the second half the estimate of the step before, as it was clipped;
+            zeros at the first (see `training.self_conditioning`). Both rows of a guided request are shown the estimate
+            that followed from the guided answer.
+        mode: "eager"; or "compiled" or "graph", which answer sooner from the second turn on (see `modes`).
         prove: whether to try first that rows and slots do not depend on each other here (see `proof`).
 
     Raises:
-        ValueError: when there is no row, or, with `prove`, a sample would depend on its company or slot.
+        ValueError: when there is no row, no such mode or none such on this device, the network's weights are of another
+            type than was said, or, with `prove`, a sample would depend on its company or slot.
     """
 
     def __init__(
@@ -71,17 +87,29 @@ class Engine:
         null: Mapping[str, Tensor] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        network_dtype: torch.dtype | None = None,
+        variance: bool = False,
+        self_conditioned: bool = False,
+        mode: str = "eager",
         prove: bool = False,
     ) -> None:
         if rows < 1:
             raise ValueError(f"rows={rows}; expected at least 1")
+        if mode not in MODES:
+            raise ValueError(f"mode={mode!r}; expected one of {', '.join(MODES)}")
+        if network_dtype is not None:
+            check_weights(network, network_dtype)
         self.network, self.compiler = network, compiler
-        self.inputs = Inputs(tuple(shape), rows, classes, null or {})
+        self.inputs = Inputs(tuple(shape), rows, classes, null or {}, variance, self_conditioned)
         self.device, self.dtype = torch.device(device), dtype
-        if prove:
-            proof.prove(network, self.inputs, self.device, dtype)
         self.slots = Slots(self.inputs, REGISTERS, self.device, dtype)
         self.shelf = Shelf(REGISTERS, self.device, dtype)
+        self.core = Step(network, self.slots, self.shelf, network_dtype or dtype)
+        self.move = MODES[mode](self.core)
+        if prove and mode == "eager":
+            proof.prove(self.core.ask, self.inputs, self.device, dtype)
+        elif prove:
+            proof.prove_whole(self.core, self.move)
         self.compiled: dict[tuple[str, int, int, float | None], SolverTable] = {}
         self.waiting: deque[Ticket] = deque()
         self.running: list[Ticket] = []
@@ -150,11 +178,13 @@ class Engine:
         if request.noise is not None:
             flat["noise"] = request.noise.flatten(1)
         given = {name: tensor.detach().to(self.device, self.dtype, copy=True) for name, tensor in flat.items()}
-        told = request.condition or {}
-        conditions = {name: tensor.detach().to(self.device, copy=True) for name, tensor in told.items()}
         levels = (table.alpha[0].item(), table.sigma[0].item())
         key = streams.derive(request.seed, "sample")
-        return Ticket(request, table, key, levels, table.stochastic, given, conditions, left=len(table))
+        told, against = (
+            {name: tensor.detach().to(self.device, copy=True) for name, tensor in (conditions or {}).items()}
+            for conditions in (request.condition, request.against)
+        )
+        return Ticket(request, table, key, levels, table.stochastic, given, told, against, left=len(table))
 
     def enqueue(self, ticket: Ticket) -> int:
         """Queue what was prepared, and return its number."""
@@ -165,7 +195,9 @@ class Engine:
     def turn(self) -> Tick:
         """Let in who waits, call the network once, let out who is done."""
         self._admit()
-        self._denoise()
+        for ticket in self.running:
+            self.slots.bring(ticket)
+        self.move(any(ticket.noisy for ticket in self.running), any("mask" in ticket.given for ticket in self.running))
         for ticket in self.running:
             ticket.left -= 1
         done = [ticket for ticket in self.running if ticket.left == 0]
@@ -203,37 +235,6 @@ class Engine:
         """The sample that a request begins with. Raises RequestError when it cannot be met."""
         return self.slots.start([self.prepare(request)])[0].view(self.inputs.shape)
 
-    @torch.no_grad()
-    def _denoise(self) -> None:
-        """One call of the network and one step of every row."""
-        s, tables = self.slots, self.shelf.tables
-        shown = s.pointer[s.source]  # [R]
-        x = s.h[s.source, 0] * tables.input_scale[shown, None]  # [R, P]
-        label = None if self.inputs.classes is None else s.label
-        x = x.view(self.inputs.rows, *self.inputs.shape)
-        answer = self.network(x, tables.timesteps[shown], label, **s.conditions)
-        told = answer.reshape(self.inputs.rows, -1).to(self.dtype)  # [R, P]
-        null = told[s.null]
-        output = null + s.guidance[:, None] * (told - null)  # the answer itself where unguided: null is told
-        s.drawn = s.drawn + 1
-        s.h = step(tables.rows(s.pointer), s.h, output, self._noise(), s.clip)
-        if any("mask" in ticket.given for ticket in self.running):
-            alpha, sigma = self.shelf.after[:, s.pointer, None]  # [R, 1]
-            keep = alpha * s.kept["init"] + sigma * s.kept["noise"]
-            s.h[:, 0] = s.kept["mask"] * s.h[:, 0] + (1 - s.kept["mask"]) * keep
-        s.pointer = s.pointer + s.advance
-
-    def _noise(self) -> Float[Tensor, "R P"] | None:
-        """What this step draws, for every row; None where no solver of those that run ever draws."""
-        noisy = [ticket for ticket in self.running if ticket.noisy]
-        if not noisy:
-            return None
-        z = self.slots.noise(self.slots.key, self.slots.drawn)
-        for ticket in noisy:
-            if "noise" in ticket.given:
-                z[ticket.slots[0]] = ticket.given["noise"][1 + len(ticket.table) - ticket.left]
-        return z
-
     def _admit(self) -> None:
         """Seat the waiting, first come, first served, while there are rows for the first of them."""
         joined: list[Ticket] = []
@@ -256,7 +257,8 @@ class Engine:
         name = (request.solver, request.steps, begin(request), request.eta)
         if name not in self.compiled:
             try:
-                self.compiled[name] = self.compiler(*name)
+                table = self.compiler(*name)
             except SolverError as error:
                 raise RequestError(str(error)) from None
+            self.compiled[name] = smallest(table) if self.inputs.variance and name[0] == NAME else table
         return self.compiled[name]

@@ -46,6 +46,9 @@ class Request:
     noise: Tensor | None = None
     """[1 + draws, *shape] Noise instead of the seed's: for the first sample, unscaled, and for each row of the solver's
     table; for the first alone where the solver draws none. So another program's images can be had again."""
+    against: Mapping[str, Tensor] | None = None
+    """The conditions that guidance leads away from, by name (diffusers' `negative_prompt`); None for the engine's
+    `null`. The label that it leads away from is the null label."""
 
     @property
     def rows(self) -> int:
@@ -64,3 +67,12 @@ class Inputs:
     """The number of labels; the label `classes` is the null label. None: the network is told no label."""
     null: Mapping[str, Tensor] = field(default_factory=dict)
     """The conditions of a request that asks for nothing, by name, of one row."""
+    variance: bool = False
+    """Whether it answers with [R, 2C, ...]: what others say, and the variance of DDPM's noise (see `learned`)."""
+    estimate: bool = False
+    """Whether x is [R, 2C, ...]: the sample, and beside it the last estimate of the clean data."""
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Of one row of x."""
+        return (2 * self.shape[0], *self.shape[1:]) if self.estimate else self.shape

@@ -29,10 +29,17 @@ class Ticket:
     """"init" and "mask" [P] and "noise" [draws, P] where the request brings them: copies on the device."""
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
     """As the request has them: copies on the device; none for the null ones."""
+    against: Mapping[str, Tensor] = field(default_factory=dict)
+    """Likewise."""
     number: int = -1
     left: int = 0
     """Rows of the table still to go."""
     slots: tuple[int, ...] = ()
+
+    @property
+    def brings(self) -> bool:
+        """Whether the noise of its steps is the request's own."""
+        return self.noisy and "noise" in self.given
 
 
 @dataclass(frozen=True, eq=False)

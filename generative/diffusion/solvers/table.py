@@ -115,8 +115,25 @@ def step(
 
     Products and sums are kept apart and in a fixed order: fused or blocked, they would round by position in the batch.
     """
+    return moved(rows, h, estimate(rows, h, output, clip), output, z)
+
+
+def estimate(
+    rows: SolverTable, h: Float[Tensor, "R h P"], output: Float[Tensor, "R P"], clip: Float[Tensor, "R"]
+) -> Float[Tensor, "R P"]:
+    """m of `step`."""
     r = rows.x0_from_x[:, None] * h[:, 0] + rows.x0_from_output[:, None] * output  # [R, P]
-    m = torch.maximum(torch.minimum(r, clip[:, None]), -clip[:, None])
+    return torch.maximum(torch.minimum(r, clip[:, None]), -clip[:, None])
+
+
+def moved(
+    rows: SolverTable,
+    h: Float[Tensor, "R h P"],
+    m: Float[Tensor, "R P"],
+    output: Float[Tensor, "R P"],
+    z: Float[Tensor, "R P"] | None,
+) -> Float[Tensor, "R h P"]:
+    """What `step` makes of its estimate."""
     new = rows.B[:, :, None] * m[:, None] + rows.D[:, :, None] * output[:, None]  # [R, 1+H, P]
     for j in range(h.shape[1]):
         new = new + rows.A[:, :, j, None] * h[:, j, None]

@@ -49,6 +49,7 @@ WRONG: dict[str, list[Any]] = {
     "clip": [0.0, -1.0, math.nan, "1", True, Odd(), -math.inf],
     "eta": [-0.1, 1.5, math.nan, math.inf, "0", True, 0.5],  # dpmpp-2m, which is asked, takes none
     "condition": [*({"context": x} for x in (3, torch.zeros(3), ZERO * math.nan, ZERO.int())), 1, {}, {"other": ZERO}],
+    "against": [*({"context": x} for x in (3, torch.zeros(3), ZERO * math.nan, ZERO)), 1, {}, {"other": ZERO}],
     "init": [1, torch.zeros(4, 4), HALF.int(), NAN, HALF / 0, np.zeros(SHAPE), torch.zeros(1).expand(10**12)],
     "strength": [0.0, -1.0, 1.5, math.nan, "1", True, None, 0.5],  # there is no init
     "mask": [HALF, 3, torch.zeros(5, 5), HALF * 2, NAN, torch.zeros(1, 1, 1, 1, 4)],
