@@ -11,6 +11,7 @@ from experiments import (
     cliff_walking,
     constant_memory,
     deep_results,
+    drawn_digits,
     dyna_maze,
     handwriting,
     length_extrapolation,
@@ -43,6 +44,8 @@ EXPERIMENTS: dict[str, tuple[Claim, Callable[[Setting], Finding]]] = {
     "attention-cost": (attention_cost.CLAIM, attention_cost.run),
     "blackjack": (blackjack.CLAIM, blackjack.run),
     "cliff-walking": (cliff_walking.CLAIM, cliff_walking.run),
+    "drawn-digits": (drawn_digits.CLAIM, drawn_digits.run),
+    "drawn-mnist": (drawn_digits.CLAIM_MNIST, drawn_digits.run_mnist),
     "dyna-maze": (dyna_maze.CLAIM, dyna_maze.run),
     "handwriting": (handwriting.CLAIM, handwriting.run),
     "layernorm-batchnorm": (normalisation.CLAIM, normalisation.run),
@@ -111,10 +114,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "stories",
         "vanishing-gradients",
     ),
+    "diffusion": ("drawn-digits", "drawn-mnist"),
 }
 """What the claims are about."""
 
-NEEDS = {"mnist": "mnist.npz", "stories": "stories260K.bin, tok512.bin"}
+NEEDS = {"drawn-mnist": "mnist.npz", "mnist": "mnist.npz", "stories": "stories260K.bin, tok512.bin"}
 """Claims that read a file which is no part of the lab, to be named by --data."""
 
 NOT_HELD = frozenset(

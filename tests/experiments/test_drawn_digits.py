@@ -1,0 +1,55 @@
+"""Digits drawn after minutes: the experiment at a tiny size, its rule, and that the peer is the recipe's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from experiments import drawn_digits
+from experiments.claim import DataError, Setting
+from generative.diffusion.data import digits
+
+SETTING = Setting(seed=0, device=torch.device("cpu"))
+
+
+def test_it_goes_through_at_a_tiny_size_and_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn_digits, "SAMPLERS", (("dpmpp-2m", 2), ("ddpm", 2)))
+    small = drawn_digits.SMALL
+    few = dataclasses.replace(
+        small,
+        config=dataclasses.replace(small.config, width=8, blocks=1, attention=()),
+        train=dataclasses.replace(small.train, steps=3, batch_size=8),
+        samples=20,
+    )
+    finding = drawn_digits.compare(SETTING, digits(0), few)
+    assert list(finding.found) == list(drawn_digits.CLAIM.stated)
+    assert all(len(row) == len(finding.header) for row in finding.rows)
+    assert len(finding.rows) == 2 + 2
+    assert not finding.holds
+
+
+def test_the_rule_asks_for_every_number() -> None:
+    good = (0.98, 0.99, 0.4, 170.0)
+    assert drawn_digits.judged(*good, 180.0)
+    for i, bad in enumerate((0.96, 0.97, 0.6, 190.0)):
+        assert not drawn_digits.judged(*good[:i], bad, *good[i + 1 :], 180.0)
+
+
+@pytest.mark.parametrize(
+    ("side", "widths"), [(64, (128, 128, 256, 256, 512, 512)), (28, (128, 128, 256)), (8, (128, 128, 256))]
+)
+def test_the_peers_network_is_the_recipes_where_the_image_allows(side: int, widths: tuple[int, ...]) -> None:
+    """At 64 pixels, which the recipe is for, it is the recipe's own, attention at the last level but one included."""
+    config = drawn_digits.peer((1, side, side)).config
+    assert tuple(config["block_out_channels"]) == widths
+    down = list(config["down_block_types"])
+    assert down.index("AttnDownBlock2D") == len(widths) - 2
+    assert down.count("DownBlock2D") == len(widths) - 1
+    assert list(config["up_block_types"]) == [kind.replace("Down", "Up") for kind in reversed(down)]
+
+
+def test_mnist_needs_its_file() -> None:
+    with pytest.raises(DataError, match="drawn-mnist needs"):
+        drawn_digits.run_mnist(SETTING)
