@@ -63,6 +63,7 @@ class Average:
         """Take in the model's weights after its update `step`, counted from 1. Buffers are copied as they are."""
         share = 1 - decay(step, self.gamma)
         for slow, fast in zip(self.model.parameters(), model.parameters(), strict=True):
-            slow.lerp_(fast, share)
+            if fast.requires_grad:  # a frozen weight is its own average
+                slow.lerp_(fast, share)
         for kept, new in zip(self.model.buffers(), model.buffers(), strict=True):
             kept.copy_(new)

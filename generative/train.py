@@ -9,66 +9,36 @@ the loop reduces it, once. Randomness reaches the objective as one key per sampl
 position in the global batch): the draws of a sample do not depend on how many processes share the batch.
 So training n steps, being killed and resuming for n more equals training 2n, bit for bit on one kind of machine.
 
-accelerate (https://huggingface.co/docs/accelerate) moves, shards and casts; this file only says what to compute.
+accelerate (https://huggingface.co/docs/accelerate) moves the batches and reduces the gradients; this file only says
+what to compute. Tested: one process, and two under `torchrun` and `accelerate launch` (DDP on CPUs, gloo). Not run:
+several CUDA devices; nor more than two processes, whose gradients DDP groups anew after its first update, so that a
+sum of three may round otherwise after a resume. FSDP is refused: accelerate has it for CUDA devices and the like only,
+where it could not be tried, and `state_dict` and the average would have to gather what it shards.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
+from generative import shares
 from generative.average import Average
+from generative.objective import Batch as Batch
+from generative.objective import Data as Data
+from generative.objective import Losses as Losses
+from generative.objective import Objective as Objective
+from generative.objective import TensorData as TensorData
+from generative.shares import Precision
+from generative.shares import TrainError as TrainError
 from lab import streams
-
-Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What an objective says of a batch: a loss for each sample, and numbers to log, also one for each sample."""
-
-    value: Float[Tensor, "B"]
-    metrics: dict[str, Float[Tensor, "B"]] = field(default_factory=dict)
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """What a model is trained for. It holds what stays fixed (schedule, reference); the model is an argument."""
-
-    def loss(self, model: nn.Module, batch: Batch, key: Int64[Tensor, "B"]) -> Losses:
-        """One loss for each sample; `key` seeds each sample's own draws (`lab.streams.uniform`, `normal`)."""
-        ...
-
-
-@runtime_checkable
-class Data(Protocol):
-    """Samples by index, in memory or not."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Int64[Tensor, "B"]) -> Batch:
-        """The samples at `index`, every tensor with leading dimension B."""
-        ...
-
-
-@dataclass(frozen=True)
-class TensorData:
-    """Data held in memory: named tensors of equal length."""
-
-    tensors: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def batch(self, index: Int64[Tensor, "B"]) -> Batch:
-        return {name: tensor[index] for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -94,10 +64,19 @@ class TrainConfig:
     ema: float = 0.0
     """Width of the moving average of the weights that is sampled and saved, as a share of the training (see
     `generative.average`); 0 keeps none. Larger averages longer: up to 0.28, 0.05 to 0.1 is usual."""
+    accumulate: int = 1
+    """Equal parts in which each process computes its share of an update, one after the other. More need less memory,
+    and take longer; the update is the same but for rounding (not with batch normalisation, which sees a part)."""
+    precision: Precision = "float32"
+    """What model and loss compute in. bf16 has 8 bits of precision and is faster on hardware that knows it; weights,
+    their gradients, the optimiser and the average stay in float32."""
 
 
 class Trainer:
     """Trains one model for one objective; everything it holds is in `state_dict`.
+
+    Under several processes each has its share of every batch, the positions rank, rank + ranks, ...; gradients and
+    metrics are those of the whole batch, on every process. Processes may have unequally many samples.
 
     Args:
         model: the module to train. It is moved to the accelerator's device.
@@ -105,10 +84,12 @@ class Trainer:
         data: samples by index; drawn without replacement, reshuffled every epoch from (seed, epoch).
         config: length, rate and averaging.
         seed: the root of every draw.
-        accelerator: device, precision and processes; by default what `accelerate` finds.
+        accelerator: device and processes; by default what `accelerate` finds. One that casts to bf16 does so here, too.
 
     Raises:
-        ValueError: when there are fewer samples than one, or the average has no such width.
+        TrainError: when there are fewer samples than one, when the batch cannot be shared among the processes, for a
+            batch that does not fall into equal parts, and where the model would be sharded.
+        ValueError: when the average has no such width.
     """
 
     def __init__(
@@ -122,9 +103,10 @@ class Trainer:
         accelerator: Accelerator | None = None,
     ) -> None:
         if len(data) == 0:
-            raise ValueError("there is no sample to train on")
-        self.objective, self.data, self.config, self.seed = objective, data, config, seed
+            raise TrainError("there is no sample to train on")
+        self.model, self.objective, self.data, self.config, self.seed = model, objective, data, config, seed
         self.accelerator = accelerator or Accelerator()
+        shares.check(config.batch_size, config.accumulate, self.accelerator)
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
         others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
         optimizer = torch.optim.AdamW(
@@ -132,7 +114,8 @@ class Trainer:
             lr=config.learning_rate,
             betas=(0.9, config.beta2),
         )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        loss = shares.Loss(model, config.precision)
+        self._loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
         self.average = Average(self.bare, config.ema) if config.ema else None
         self.step = 0
         self._shuffled = (-1, torch.empty(0, dtype=torch.int64))
@@ -140,7 +123,7 @@ class Trainer:
     @property
     def bare(self) -> nn.Module:
         """The model as it was given, without the wrappers of a distributed run."""
-        return self.accelerator.unwrap_model(self.model)
+        return self.model
 
     @property
     def result(self) -> nn.Module:
@@ -153,27 +136,36 @@ class Trainer:
             yield step + 1, self._update(step)
 
     def _update(self, step: int) -> dict[str, Tensor]:
-        self.model.train()
+        self._loss.train()
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        position = torch.arange(self.config.batch_size)[rank::ranks]
-        batch = self.data.batch(self._draw(step, position))
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-        root = torch.tensor(streams.derive(self.seed, "sample", step))
-        key = streams.bits(root, position).to(self.accelerator.device)  # [B]
-        losses = self.objective.loss(self.model, batch, key)
-        loss = losses.value.mean()
+        share = torch.arange(self.config.batch_size)[rank::ranks]
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        sums, names, parts = [], ["loss"], share.tensor_split(self.config.accumulate)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self._loss):  # reduce once, at last
+                value, metrics = self._loss(self.objective.loss, *self._seen(step, part))
+                total = shares.total(value)
+                # DDP takes the mean over processes, each of which has the sum over its samples
+                self.accelerator.backward(total * (ranks / self.config.batch_size))
+            sums.append(torch.stack([total.detach(), *(shares.total(each).detach() for each in metrics.values())]))
+            names = ["loss", *metrics]
+        norm = self.accelerator.clip_grad_norm_(self._loss.parameters(), self.config.clip)
         self.optimizer.step()
         self.step = step + 1
         if self.average is not None:
             self.average.follow(self.bare, self.step)
-        means = {name: value.detach().mean() for name, value in losses.metrics.items()}
-        return {"loss": loss.detach(), **means, "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
+        means = self.accelerator.reduce(sum(sums[1:], sums[0])) / self.config.batch_size
+        return {**dict(zip(names, means, strict=True)), "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
+
+    def _seen(self, step: int, position: Int64[Tensor, "B"]) -> tuple[Batch, Int64[Tensor, "B"]]:
+        """The samples at `position` of the step's global batch and their keys, on the device."""
+        device = self.accelerator.device
+        batch = {name: tensor.to(device) for name, tensor in self.data.batch(self._draw(step, position)).items()}
+        root = torch.tensor(streams.derive(self.seed, "sample", step))
+        return batch, streams.bits(root, position).to(device)
 
     def _draw(self, step: int, position: Tensor) -> Int64[Tensor, "B"]:
         """Indices of the samples at `position` of the step's global batch: epoch after epoch, each a permutation."""

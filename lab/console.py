@@ -77,7 +77,7 @@ def progress(label: str, total: int, start: int = 0, *, counts: bool = True) -> 
     silent = not err.is_terminal
     with Progress(*columns, console=err, refresh_per_second=4, disable=silent, expand=True) as shown:
         yield Bar(shown, label, total, start)
-    if not err.is_terminal:
+    if not err.is_terminal and not err.quiet:
         sys.stderr.write(f"{label}: {total} done\n" if counts else f"{label}: done\n")
 
 

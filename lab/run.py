@@ -59,6 +59,7 @@ class Run:
         *,
         device: str = "cpu",
         inputs: Sequence[Path] = (),
+        processes: int = 1,
     ) -> Run:
         """Make the directory and write `config.json`, with digests of the files that the run reads.
 
@@ -78,6 +79,7 @@ class Run:
             "command": command,
             "seed": seed,
             "device": device,
+            "processes": processes,
             "config": config,
             "inputs": {str(file.resolve()): digest(file) for file in inputs},
             **_circumstances(),

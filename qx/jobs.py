@@ -2,16 +2,14 @@
 
 A job is prepared from its arguments before anything is written, so that a wrong request leaves no trace. Then its
 trainer is driven to the end, and the job says what it found. `resume` does the same from the newest checkpoint.
+Several processes may drive one job (`qx.processes`): all of them pass through here, and one alone comes back.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +18,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lab import checkpoint, console
-from lab.run import Run, next_free, plain, write_json
+from lab.run import Run, RunError, next_free, plain, write_json
+from qx.interrupts import until_at_rest
+from qx.processes import Beside, Crew, crew
 from qx.usage import Common, Lasting, UsageError
 
 MUST_BE_FINITE = ("loss", "gradient_norm", "td_error")
@@ -38,8 +38,10 @@ class WorkFailedError(RuntimeError):
 class Steps(Protocol):
     """A training loop as this module sees it: at rest at every yield."""
 
-    step: int
-    """Where `load_state_dict` of its present `state_dict` goes on: the step yielded, or the last it can go back to."""
+    @property
+    def step(self) -> int:
+        """Where `load_state_dict` of its `state_dict` goes on: the step yielded, or the last it can go back to."""
+        ...
 
     def run(self, until: int | None = None) -> Iterator[tuple[int, Mapping[str, Tensor]]]: ...
 
@@ -106,21 +108,45 @@ def device_of(common: Common) -> torch.device:
 
 def start(job: Job, config: dict[str, Any], common: Lasting) -> tuple[Run, dict[str, Any]]:
     """Make the run directory and do the job; returns the run and its result."""
-    path = common.out or next_free(Path("runs"), f"{job.command}-{job.name}")
-    run = Run.create(path, job.command, config, common.seed, device=job.device.type, inputs=job.inputs)
-    return run, carry_on(job, run, common.save_every)
+    path, those = common.out or next_free(Path("runs"), f"{job.command}-{job.name}"), crew()
+    about: dict[str, Any] = {"device": job.device.type, "inputs": job.inputs, "processes": those.size}
+    with those.of_one_mind():
+        if those.leads:
+            run = Run.create(path, job.command, config, common.seed, **about)
+        else:
+            run = Beside(path, {"command": job.command, "config": config, "seed": common.seed})
+    return run, _done(job, run, those, common.save_every)
 
 
 def carry_on(job: Job, run: Run, save_every: float) -> dict[str, Any]:
     """Drive the job to its end, from the newest checkpoint where there is one, and write what it found."""
-    found = run.restore()
-    if found is not None:
-        job.trainer.load_state_dict(found.state)
+    those, begun = crew(), run.header.get("processes", 1)
+    if begun != those.size:
+        console.err.print(f"[dim]begun by {begun}, the run does not go on bit for bit by {those.size} processes")
+    return _done(job, run if those.leads else Beside(run.path, run.header), those, save_every)
+
+
+def _done(job: Job, run: Run, those: Crew, save_every: float) -> dict[str, Any]:
+    """The result of the job. Of several processes the first alone returns; the others end when all are trained."""
+    with those.of_one_mind():
+        found = run.restore()
+        if found is not None:
+            job.trainer.load_state_dict(found.state)
+    with those.of_one_mind():
+        if not those.alike(job.trainer.step):
+            raise RunError(
+                f"{run.path}: its processes see different checkpoints; expected a disk that all of them share"
+            )
     began = time.monotonic()
     try:
-        drive(job, run, save_every)
+        drive(job, run, save_every, those)
     except KeyboardInterrupt:
+        those.end_together()
         raise WorkFailedError(f"interrupted; go on with `qx resume {run.path}`") from None
+    except WorkFailedError:
+        those.end_together()
+        raise
+    those.part()
     result = plain({**job.evaluate(), "seconds": round(time.monotonic() - began, 2), "run": str(run.path)})
     job.report(run, result)
     run.finish(result)
@@ -148,18 +174,19 @@ def show(job: Job, result: Mapping[str, Any]) -> None:
         console.out.print(f"[dim]{name:>16}[/]  {console.escape(value)}", soft_wrap=True)
 
 
-def drive(job: Job, run: Run, save_every: float) -> None:
+def drive(job: Job, run: Run, save_every: float, those: Crew) -> None:
     """Train to the end: log some 400 times, checkpoint now and then and at the end, stop at a loss that is NaN.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with a checkpoint of where the loop came to rest.
+        WorkFailedError: for a loss that is NaN, in all processes alike, because the metrics are those of all.
     """
     every, watched = max(1, job.total // 400), max(1, job.total // 40)
     trainer, saved, previous = job.trainer, time.monotonic(), job.trainer.step
     label = (
         f"{job.command} {job.name}" if console.err.width >= console.WIDE or not console.err.is_terminal else job.name
     )
-    with _until_at_rest() as interrupted, console.progress(label, job.total, previous) as bar:
+    with until_at_rest(alone=those.size == 1) as interrupted, console.progress(label, job.total, previous) as bar:
         for step, metrics in trainer.run():
             _guard(run, step, metrics)  # of every report, so that nothing is saved after a loss that was lost
             watch = step // watched != previous // watched or step == job.total
@@ -168,7 +195,7 @@ def drive(job: Job, run: Run, save_every: float) -> None:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
                 bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
-            stop = interrupted()
+            stop = those.any(interrupted())
             if stop or (time.monotonic() - saved > save_every and step < job.total):
                 run.save(trainer.step, trainer.state_dict())
                 saved = time.monotonic()
@@ -176,27 +203,6 @@ def drive(job: Job, run: Run, save_every: float) -> None:
                 raise KeyboardInterrupt
             previous = step
     run.save(trainer.step, trainer.state_dict())
-
-
-@contextmanager
-def _until_at_rest() -> Iterator[Callable[[], bool]]:
-    """Whether there was a Ctrl-C: in here the first one waits to be asked for, and the second interrupts at once."""
-    waiting: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        waiting.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.getsignal(signal.SIGINT)
-    ours = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
-    if not ours or before is not signal.default_int_handler:  # another handler, or a job that is to ignore it
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(waiting)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:

@@ -79,11 +79,14 @@ def _run(args: Sequence[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     console.quiet()
+    from qx import processes
     from qx.jobs import WorkFailedError
     from qx.usage import UsageError, choose
 
     try:
-        result = pkgutil.resolve_name(COMMANDS[choose("command", args[0], COMMANDS)])(args[1:])
+        function = COMMANDS[choose("command", args[0], COMMANDS)]
+        processes.begin(args[0])
+        result = pkgutil.resolve_name(function)(args[1:])
     except WorkFailedError as error:
         console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
         if error.result is not None and "--json" in args:

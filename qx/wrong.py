@@ -10,6 +10,7 @@ from generative.language.mazes import MazeError
 from generative.language.tokenizer import TokenizerError
 from generative.preference.pairs import PairError
 from generative.saved import ModelError
+from generative.train import TrainError
 from lab.checkpoint import CheckpointError
 from lab.run import RunError
 from rl.agents import AgentError
@@ -30,6 +31,7 @@ WRONG_REQUEST = (
     ModelError,
     TokenizerError,
     PairError,
+    TrainError,
     CheckpointError,
     RunError,
     DataError,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
-from torch import Tensor
 
 from generative.diffusion.data.split import Images
 from generative.diffusion.engine.request import RequestError
@@ -58,8 +58,7 @@ def test_a_course_goes_on_bit_for_bit_from_any_step_and_is_saved_whole(kind: str
     for stop in sorted({2, whole.before, whole.before + 3}):
         before, after = course(kind), course(kind)
         first = losses(before, stop)
-        state = {name: part for name, part in before.state_dict().items()}
-        after.load_state_dict(state)
+        after.load_state_dict(before.state_dict())
         assert after.step == stop
         assert first + losses(after) == expected
     made = whole.result()
@@ -86,25 +85,22 @@ def test_what_was_trained_is_a_stock_folder_that_diffusers_draws_alike_from(tmp_
     expected = 2 * theirs("a dark picture", **told).images - 1
     request = made.requests(["a dark picture"], seed=0, solver="ddim", steps=5, guidance=2.0)[0]
     noise = start.expand(1 + 5, *made.shape)
-    ours = made.decode(made.engine().sample([_with_noise(request, noise)]))
+    ours = made.decode(made.engine().sample([dataclasses.replace(request, noise=noise)]))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
 
 
-def _with_noise(request: object, noise: Tensor) -> object:
-    import dataclasses
-
-    return dataclasses.replace(request, noise=noise)  # type: ignore[type-var]
-
-
 def test_a_short_course_draws_what_its_words_say() -> None:
-    """One seed, 60 updates (about 4 s). Bright ones are 0.85 bright, dark ones -0.75; a deaf network has one mean."""
-    train = TrainConfig(60, 24, 4e-3, warmup=10, ema=0.1)
-    trained = Course(SMALL, PartsConfig(**WORDS), images(), None, train, seed=0)
+    """One seed, 150 updates of a small Transformer (about 4 s). Bright pictures are 0.85 bright, dark ones -0.75.
+
+    Found with three seeds: bright ones 0.55 or more, dark ones -0.48 or less. A deaf network mixes the two.
+    """
+    config, train = DiffusionConfig("dit", 32, patch=4), TrainConfig(150, 24, 4e-3, warmup=10, ema=0.1)
+    trained = Course(config, PartsConfig(**WORDS), images(), None, train, seed=0)
     losses(trained)
     drawn = trained.result().sample(["a bright picture", "a dark picture"] * 4, seed=0, steps=10, guidance=2.0)
     level = drawn.mean((1, 2, 3))
-    assert level[::2].min() > 0.4
-    assert level[1::2].max() < -0.3
+    assert level[::2].min() > 0.3
+    assert level[1::2].max() < -0.2
 
 
 def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
