@@ -55,7 +55,8 @@ class Loss(nn.Module):
         """Not accelerate's cast, which is one for all trainers of a program."""
         if self.precision == "float32":
             return nullcontext()  # and not "autocast off", which would switch off that of an accelerator
-        return torch.autocast(device, torch.bfloat16)
+        # without a cache: torch 2.9 and before keep there what a pass without gradients cast, for one with them
+        return torch.autocast(device, torch.bfloat16, cache_enabled=False)
 
 
 def total(value: Float[Tensor, "B"]) -> Float[Tensor, ""]:

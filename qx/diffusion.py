@@ -16,7 +16,7 @@ from torch import Tensor
 
 from generative.diffusion.data import EMBEDDED, Split, load
 from generative.diffusion.measures.metrics import Judge
-from generative.diffusion.pipeline import DiffusionConfig
+from generative.diffusion.model import DiffusionConfig
 from generative.diffusion.training.course import Course, PartsConfig
 from generative.train import TrainConfig
 from lab import console
@@ -121,7 +121,8 @@ class DiffuseJob:
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """What `qx.diffusion_report` writes."""
-        write(run, self.trainer.result(), self.data, self.name, self.guidance, self.options.seed)
+        weight = self.options.parts.weight
+        write(run, self.trainer.result(), self.data, self.name, weight, self.guidance, self.options.seed)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         words = [("pictures", str(Path(result["run"]) / "report.png")), ("run", str(result["run"]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from generative.diffusion.pictures import grid, save_gif, save_png
 from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.solvers.solver import SolverError
 from generative.diffusion.stock.export import save_folder, stock_of
-from lab import plots
+from generative.diffusion.training.weight import Weight
+from lab import console, plots
 from lab.run import Run
 
 COLUMNS = 10
@@ -25,7 +27,7 @@ TILES = (4, 5)  # rows and columns of samples with their captions
 Told = Sequence[int | str | None]
 
 
-def write(run: Run, pipeline: Pipeline, data: Split, name: str, guidance: float, seed: int) -> None:
+def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, guidance: float, seed: int) -> None:
     """`model/`, `diffusers/` where one of its pipelines fits, `report.png`, `samples.png`, `real.png`, `denoising.gif`.
 
     Args:
@@ -33,6 +35,7 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, guidance: float,
         pipeline: what was trained.
         data: what it was trained on.
         name: of the data.
+        weight: of the noise levels in the loss.
         guidance: of the samples.
         seed: of the samples.
     """
@@ -59,7 +62,8 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, guidance: float,
     lines = [line for line in run.metrics() if "loss" in line]
     step, loss = [line["step"] for line in lines], [line["loss"] for line in lines]
     plots.curve(axes[2], step, plots.smooth(loss, max(1, len(lines) // 30)))
-    plots.label(axes[2], f"loss (squared error of {pipeline.config.says})", "update")
+    weighted = "" if weight == "uniform" else f", weighted by {weight}"
+    plots.label(axes[2], f"loss (squared error of {pipeline.config.says}{weighted})", "update")
     plots.save(made, run.path / "report.png")
 
 
@@ -77,11 +81,17 @@ def album(images: Tensor, words: Sequence[str], columns: int) -> Figure:
 
 
 def _stock(pipeline: Pipeline, folder: Path) -> None:
-    """Where no stock pipeline holds such a model there is no such folder."""
+    """Whole or not at all, in place of an earlier one; where no stock pipeline holds such a model it is said why."""
+    new = folder.with_name(folder.name + ".tmp")
+    for old in (new, folder):
+        shutil.rmtree(old, ignore_errors=True)
     try:
-        save_folder(folder, stock_of(pipeline))
-    except (SolverError, ValueError):
-        return
+        save_folder(new, stock_of(pipeline))
+    except (SolverError, ValueError) as reason:
+        shutil.rmtree(new, ignore_errors=True)
+        console.err.print(f"[dim]no folder for diffusers: {console.escape(str(reason))}[/]", soft_wrap=True)
+    else:
+        new.rename(folder)
 
 
 def _wanted(pipeline: Pipeline, data: Split) -> tuple[Told, Tensor]:

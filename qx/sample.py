@@ -19,11 +19,10 @@ from generative.diffusion.engine.request import Request, RequestError
 from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_png
 from generative.diffusion.pipeline import Pipeline
-from generative.diffusion.solvers.solver import SOLVERS
 from lab import console, streams
 from lab.run import write_json
 from qx.jobs import device_of
-from qx.usage import Common, UsageError, parse
+from qx.usage import Common, UsageError, asked, parse
 
 INDEX = "model_index.json"  # of a folder that diffusers wrote
 SHOWN = 640  # pixels of the picture's side, at least
@@ -39,6 +38,8 @@ class Sample(Common):
     """Images to draw."""
     prompt: tuple[str, ...] = ()
     """What to draw, for a model that reads prompts; several are drawn in turn."""
+    against: str | None = None
+    """With --prompt, what to lead away from, in place of nothing in particular (diffusers: negative prompt)."""
     label: int | None = None
     """Class of all images; by default all classes in turn."""
     solver: str = "dpmpp-2m"
@@ -55,6 +56,9 @@ class Sample(Common):
     """With --init, how much of it is repainted: more leaves less of it. In (0, 1]."""
     rows: int = 16
     """Network rows in one call; a guided image takes two. More use the machine better, and take more memory."""
+    mode: Literal["eager", "compiled", "graph"] = "eager"
+    """How a turn of the loop is run. compiled takes a minute before the first image and is faster then; graph, on CUDA
+    alone, replays the whole turn as one."""
     ways: Literal["auto", "plain"] = "auto"
     """auto: on a CPU, 3x3 convolutions by Winograd's way: faster, off by some 1e-5; plain: as the network has them."""
 
@@ -64,9 +68,11 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     options = parse(Sample, args, "qx sample")
     device = device_of(options)
     model = _open(options, device)
-    engine = model.engine(options.rows)
-    clip = model.clip if isinstance(model, Pipeline) and options.solver in SOLVERS else None
+    with asked("--mode"):
+        engine = model.engine(options.rows, mode=options.mode)
+    clip = model.clip(options.solver) if isinstance(model, Pipeline) else None
     classes = engine.inputs.classes
+    against = _against(options, model)
     requests = [
         Request(
             streams.derive(options.seed, "image", i),
@@ -79,6 +85,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
             condition,
             init,
             options.strength if init is not None else 1.0,
+            against=against if told else None,
         )
         for i, (label, condition, init, told) in enumerate(_wanted(options, model, engine))
     ]
@@ -127,7 +134,8 @@ def _open(options: Sample, device: torch.device) -> Parts:
         model = Pipeline.load(folder)
         model.network.eval()
     model.to(device)
-    return model.using(swift(model.network)) if options.ways == "auto" and device.type == "cpu" else model
+    quick = options.ways == "auto" and device.type == "cpu" and options.mode == "eager"
+    return model.using(swift(model.network)) if quick else model
 
 
 def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, Tensor | None, bool]]:
@@ -145,6 +153,15 @@ def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | N
         return [(label, None, init, label is not None) for label in labels]
     told = model.conditions(list(options.prompt))
     return [(label, told[i % len(told)], init, True) for i, label in enumerate(labels)]
+
+
+def _against(options: Sample, model: Parts) -> dict[str, Tensor] | None:
+    """The condition to lead away from."""
+    if options.against is None:
+        return None
+    if not options.prompt or options.guidance == 1:
+        raise UsageError(f"--against {options.against!r}: needs a --prompt to lead to, and --guidance other than 1")
+    return model.conditions([options.against])[0]
 
 
 def _picture(path: Path, engine: Engine, model: Parts) -> Tensor:

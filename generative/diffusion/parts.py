@@ -27,6 +27,8 @@ class Parts:
         classes: number of labels, or None for a network that is told none.
         latents: the autoencoder, where samples are latents.
         text: tokenizer and encoder, where the network reads prompts.
+        learned_variance: whether the network also says the variance of DDPM's noise (`training.variance`).
+        self_conditioned: whether it is shown its last estimate (`training.self_conditioning`).
     """
 
     network: nn.Module
@@ -34,13 +36,15 @@ class Parts:
     classes: int | None
     latents: Latents | None
     text: Text | None
+    learned_variance: bool = False
+    self_conditioned: bool = False
 
     def compiler(self) -> Compiler:
         """What makes the tables of the solvers that requests name."""
         raise NotImplementedError
 
-    def engine(self, rows: int = 64, *, prove: bool = False) -> Engine:
-        """The loop that samples it, on the network's device. `prove` and what it raises: see `Engine`."""
+    def engine(self, rows: int = 64, *, prove: bool = False, mode: str = "eager") -> Engine:
+        """The loop that samples it, on the network's device. `prove`, `mode` and what it raises: see `Engine`."""
         device = next(self.network.parameters()).device
         null = self.conditions([""])[0] if self.text is not None else None
         return Engine(
@@ -51,6 +55,9 @@ class Parts:
             classes=self.classes,
             null=null,
             device=device,
+            variance=self.learned_variance,
+            self_conditioned=self.self_conditioned,
+            mode=mode,
             prove=prove,
         )
 

@@ -13,91 +13,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from backbones.dit import DiT
 from backbones.initialise import build
-from backbones.mlp_denoiser import MLPDenoiser
-from backbones.unet import UNet
 from generative import saved
 from generative.diffusion.engine.request import Request
-from generative.diffusion.latents.prompted import prompted_unet
 from generative.diffusion.latents.text import Text
-from generative.diffusion.noise.continuous import CONTINUOUS
-from generative.diffusion.noise.denoiser import Prediction
-from generative.diffusion.noise.schedule import SCHEDULES, Schedule
+from generative.diffusion.model import DiffusionConfig, Subject, network_of, objective_of, schedule_of
 from generative.diffusion.parts import Parts
 from generative.diffusion.solvers.compiler import AllSolvers
+from generative.diffusion.solvers.solver import SOLVERS
 from generative.diffusion.stock.adapters import Latents
-from generative.diffusion.training.objective import DDPM
 from generative.diffusion.training.weight import Weight
+from generative.train import Objective
 from lab import streams
 
 KIND = "diffusion model"
-TIMESTEPS = 1000
-HEAD = 32  # channels of an attention head
-
-ScheduleName = Literal[
-    "linear",
-    "scaled-linear",
-    "cosine",
-    "sigmoid",
-    "linear-zero-snr",
-    "scaled-linear-zero-snr",
-    "edm",
-    "flow",
-    "flow-logit-normal",
-]
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """The network and the noise it is trained on. The defaults are those of the 8x8 digits."""
-
-    backbone: Literal["unet", "dit", "mlp"] = "unet"
-    """The denoising network: residual convolutions (unet), a Transformer over patches (dit), or a perceptron (mlp)."""
-    width: int = 32
-    """Channels of the first level; of dit and mlp, of all. Larger fits finer detail; time grows with its square."""
-    multipliers: tuple[int, ...] = (1, 2)
-    """Of a unet: channels of each level in units of the width; each further level halves the image."""
-    blocks: int = 2
-    """Residual blocks a level of a unet; blocks in all of dit and mlp. More fit more, at a proportional cost."""
-    attention: tuple[int, ...] = (1,)
-    """Of a unet: levels, from 0, whose pixels attend to each other. More join distant parts; slow at large images."""
-    patch: int = 2
-    """Of a dit: side of the squares that it takes for words. Smaller sees finer; time grows with its inverse square."""
-    schedule: ScheduleName = "cosine"
-    """How noise grows with the timestep. Cosine leaves small images readable for longer."""
-    prediction: Literal["auto", "eps", "x0", "v", "flow", "edm"] = "auto"
-    """What the network says: the noise (eps), the data (x0), the velocity between them (v, or flow of a flow), or what
-    suits its scale (edm); auto is what belongs to the schedule: flow, edm or v."""
-
-    @property
-    def says(self) -> Prediction:
-        """The prediction, "auto" resolved."""
-        if self.prediction != "auto":
-            return self.prediction
-        return "edm" if self.schedule == "edm" else "flow" if self.schedule.startswith("flow") else "v"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What the network draws and is told; the data decides it."""
-
-    shape: tuple[int, int, int]
-    """Channels, height and width of a sample: an image, or a latent."""
-    classes: int | None = None
-    """Number of labels; None for a model without."""
-    features: int | None = None
-    """Of each id of a prompt; None for a model that reads none."""
-    latent: bool = False
-    """Whether a sample is a latent."""
 
 
 class Pipeline(Parts):
@@ -128,13 +65,14 @@ class Pipeline(Parts):
         self.config, self.subject, self.network, self.text, self.latents = config, subject, network, text, latents
         self.shape, self.classes = subject.shape, subject.classes
         self.schedule = schedule_of(config)
+        self.learned_variance, self.self_conditioned = config.learned_variance, config.self_conditioning
 
     @classmethod
     def build(cls, config: DiffusionConfig, subject: Subject, generator: torch.Generator) -> Pipeline:
         """An untrained one of images, told classes or nothing, with weights drawn from `generator`."""
         return cls(config, subject, build(lambda: network_of(config, subject), generator))
 
-    def objective(self, dropout: float = 0.1, weight: Weight = "uniform") -> DDPM:
+    def objective(self, dropout: float = 0.1, weight: Weight = "uniform") -> Objective:
         """What to train the network for; `dropout` is the share of samples without label."""
         return objective_of(self.config, self.subject, dropout, weight)
 
@@ -142,10 +80,12 @@ class Pipeline(Parts):
         """Our solvers, and diffusers' under their names in `schedulers`."""
         return AllSolvers(self.schedule, self.config.says)
 
-    @property
-    def clip(self) -> float | None:
-        """Bound on the estimates of the clean data: images are in [-1, 1], latents anywhere."""
-        return None if self.subject.latent else 1.0
+    def clip(self, solver: str) -> float | None:
+        """Bound on a solver's estimates of the clean data, as it is usually drawn with.
+
+        Images are in [-1, 1], latents anywhere; of diffusers' own solvers some cannot be bounded, and few are.
+        """
+        return 1.0 if solver in SOLVERS and not self.subject.latent else None
 
     def requests(
         self,
@@ -158,8 +98,14 @@ class Pipeline(Parts):
     ) -> list[Request]:
         """One request for each label or prompt (None: for anything), image i from stream i of the seed.
 
-        So a longer list begins with the same images. Raises ValueError for a prompt to a network that reads none.
+        So a longer list begins with the same images.
+
+        Raises:
+            ValueError: for a prompt to a network that reads none, or what is neither label nor prompt.
         """
+        strange = [each for each in told if not (each is None or isinstance(each, Integral | str))]
+        if strange:
+            raise ValueError(f"told {strange[0]!r}; expected a label, a prompt or None")
         words = list(dict.fromkeys(each for each in told if isinstance(each, str)))
         condition: Mapping[str, Any] = dict(zip(words, self.conditions(words) if words else [], strict=True))
         return [
@@ -168,8 +114,8 @@ class Pipeline(Parts):
                 solver,
                 steps,
                 1.0 if each is None else guidance,
-                each if isinstance(each, int) else None,
-                self.clip,
+                int(each) if isinstance(each, Integral) else None,
+                self.clip(solver),
                 condition=condition[each] if isinstance(each, str) else None,
             )
             for i, each in enumerate(told)
@@ -231,61 +177,6 @@ class Pipeline(Parts):
             return cls(config, subject, network, text, latents)
         except (OSError, ValueError) as error:
             raise saved.ModelError(f"{folder}: {' '.join(str(error).split())[:300]}") from None
-
-
-def schedule_of(config: DiffusionConfig) -> Schedule:
-    """The noise by its name, of `TIMESTEPS` timesteps where it has such."""
-    if config.schedule in CONTINUOUS:
-        return CONTINUOUS[config.schedule]()
-    return SCHEDULES[config.schedule](TIMESTEPS)
-
-
-def objective_of(config: DiffusionConfig, subject: Subject, dropout: float, weight: Weight) -> DDPM:
-    """What such a network is trained for; prompts are told by `latents.prompted`. Raises ValueError, see `DDPM`."""
-    return DDPM(schedule_of(config), config.says, null=subject.classes, dropout=dropout, weight=weight)
-
-
-def network_of(config: DiffusionConfig, subject: Subject) -> nn.Module:
-    """The network, untrained. Raises ValueError for sizes that do not fit each other."""
-    channels, height, width = subject.shape
-    if config.backbone == "mlp":
-        if subject.features is not None:
-            raise ValueError("backbone is 'mlp', which reads no prompts; expected 'unet' or 'dit'")
-        return MLPDenoiser(subject.shape, config.width, config.blocks, subject.classes)
-    if config.backbone == "dit":
-        heads = max(1, config.width // HEAD)
-        return DiT(
-            (height, width),
-            channels,
-            config.patch,
-            config.width,
-            config.blocks,
-            heads,
-            subject.classes,
-            context=subject.features,
-        )
-    if subject.features is None:
-        return UNet(
-            channels,
-            channels,
-            width=config.width,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            attention=config.attention,
-            classes=subject.classes,
-            head_width=HEAD,
-        )
-    if config.multipliers[:1] != (1,):
-        raise ValueError(f"multipliers is {config.multipliers}; a unet that reads prompts begins with 1")
-    return prompted_unet(
-        channels,
-        subject.features,
-        width=config.width,
-        multipliers=config.multipliers[1:],
-        blocks=config.blocks,
-        attention=config.attention,
-        head_width=HEAD,
-    )
 
 
 def _configs(fields: Mapping[str, Any]) -> tuple[DiffusionConfig, Subject]:

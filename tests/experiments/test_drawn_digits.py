@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
 from experiments import drawn_digits
 from experiments.claim import DataError, Setting
@@ -21,6 +22,7 @@ def test_it_goes_through_at_a_tiny_size_and_does_not_hold(monkeypatch: pytest.Mo
         small,
         config=dataclasses.replace(small.config, width=8, blocks=1, attention=()),
         train=dataclasses.replace(small.train, steps=3, batch_size=8),
+        seconds=1.0,
         samples=20,
     )
     finding = drawn_digits.compare(SETTING, digits(0), few)
@@ -48,6 +50,16 @@ def test_the_peers_network_is_the_recipes_where_the_image_allows(side: int, widt
     assert down.index("AttnDownBlock2D") == len(widths) - 2
     assert down.count("DownBlock2D") == len(widths) - 1
     assert list(config["up_block_types"]) == [kind.replace("Down", "Up") for kind in reversed(down)]
+
+
+def test_the_peers_learning_rate_is_that_of_the_recipe_by_share() -> None:
+    """Beside diffusers' own schedule of 8,500 updates with 500 to warm up."""
+    weight = torch.zeros(1, requires_grad=True)
+    theirs = get_scheduler(
+        "cosine", torch.optim.SGD([weight], lr=1.0), num_warmup_steps=500, num_training_steps=8500
+    ).lr_lambdas[0]
+    for step in (0, 100, 499, 510, 3000, 8000, 8500):
+        assert drawn_digits.rate(step / 8500, 500 / 8500) == pytest.approx(theirs(step), abs=1e-6)
 
 
 def test_mnist_needs_its_file() -> None:

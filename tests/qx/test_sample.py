@@ -114,9 +114,10 @@ def test_images_of_a_folder_are_learned_and_what_was_wrong_with_them_is_said(
     said = capsys.readouterr()
     assert "12 images kept" in said.err
     assert "broken.png" in said.err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["model"]["classes"] == 2
+    assert json.loads((tmp_path / "run" / "model" / "model.json").read_text())["description"]["classes"] == 2
     assert (tmp_path / "run" / "report.png").is_file()
     assert main.main(["sample", str(tmp_path / "run"), "--n", "2", *FEW]) == 0
+    assert main.main(["resume", str(tmp_path / "run")]) == 0  # a finished one is told of again, over its own pictures
 
 
 def test_a_data_set_without_images_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,8 @@ def load(path: Path, network: M) -> M:
     places = _places(network)
     if not file.is_file():
         raise ModelError(f"{file}: no such file; expected adapters in safetensors")
+    if adapters(network):
+        raise ValueError("the network has adapters already; expected one without")
     try:
         return attach(network, _found(file, network, places))
     except Exception as error:  # of any kind: a garbled file may break a conversion of theirs anywhere

@@ -27,7 +27,8 @@ from generative.diffusion.latents.autoencoder import AutoencoderConfig, Coder, R
 from generative.diffusion.latents.latent import Latent, encoded, standardise, statistics
 from generative.diffusion.latents.prompted import Captioned, Prompted
 from generative.diffusion.latents.text import Text, TextConfig, text
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline, Subject, network_of, objective_of
+from generative.diffusion.model import DiffusionConfig, Subject, network_of, objective_of
+from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.stock.adapters import Latents
 from generative.diffusion.training.weight import Weight
 from generative.train import Batch, Objective, TrainConfig, Trainer
@@ -96,7 +97,7 @@ class Course:
         accelerator = accelerator or Accelerator()
         shape = (images.image.shape[1], images.image.shape[2], images.image.shape[3])
         self.config, self.images = config, images
-        self.first = _first(parts, shape, images, seed, accelerator) if parts.latent else None
+        self.first = _first(parts, shape, images, train, seed, accelerator) if parts.latent else None
         self.text: Text | None = None
         told: Batch = {} if classes is None or images.label is None else {"label": images.label}
         if parts.prompts and images.captions is not None:
@@ -162,6 +163,8 @@ class Course:
         """Continue where `state_dict` was taken."""
         if self.first is not None:
             self.first.load_state_dict(state["first"])
+            for name in ("mean", "logvar"):  # of the autoencoder before
+                self.data.tensors.pop(name, None)
         self.second.load_state_dict(state["second"])
 
     def _encode(self) -> None:
@@ -188,7 +191,12 @@ class _Waiting:
 
 
 def _first(
-    parts: PartsConfig, shape: tuple[int, int, int], images: Images, seed: int, accelerator: Accelerator
+    parts: PartsConfig,
+    shape: tuple[int, int, int],
+    images: Images,
+    train: TrainConfig,
+    seed: int,
+    accelerator: Accelerator,
 ) -> Trainer:
     """The autoencoder's."""
     channels, height, width = shape
@@ -202,7 +210,9 @@ def _first(
     if parts.adversary:
         patches = build(lambda: PatchDiscriminator(channels), draws)
         model, objective = Players(coder, patches, parts.autoencoder_steps // 2), Adversarial(weight=parts.adversary)
-    config = dataclasses.replace(CODER, steps=parts.autoencoder_steps)
+    config = dataclasses.replace(
+        CODER, steps=parts.autoencoder_steps, precision=train.precision, accumulate=train.accumulate
+    )
     own = streams.derive(seed, "autoencoder")
     return Trainer(
         model, objective, _Waiting(len(images), {"image": images.image}), config, seed=own, accelerator=accelerator

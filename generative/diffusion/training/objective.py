@@ -86,7 +86,8 @@ class DDPM:
         """What the model says; `beside` are further channels that it is shown."""
         x = column(input_scale(self.prediction, noised.level.alpha, noised.level.sigma), noised.x0) * noised.x
         seen = x if beside is None else torch.cat([x, beside], dim=1)
-        return model(seen, noised.level.told.to(x.dtype), noised.label)
+        said = model(seen, noised.level.told.to(x.dtype), noised.label)
+        return said.to(x.dtype)  # under autocast it is rougher, and what is made of it need not be
 
     def estimate(self, noised: Noised, output: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """x_0 as it follows from an answer."""

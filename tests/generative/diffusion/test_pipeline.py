@@ -10,7 +10,8 @@ from generative.diffusion import pictures
 from generative.diffusion.data import digits
 from generative.diffusion.engine.request import RequestError
 from generative.diffusion.measures.metrics import Judge
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline, Subject
+from generative.diffusion.model import DiffusionConfig, Subject
+from generative.diffusion.pipeline import Pipeline
 from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
 from lab import streams

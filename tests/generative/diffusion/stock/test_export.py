@@ -21,8 +21,9 @@ from backbones.unet import UNet
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
 from generative.diffusion.latents.text import Text
+from generative.diffusion.model import DiffusionConfig, Subject
 from generative.diffusion.noise.schedule import SCHEDULES
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline, Subject
+from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.solvers.probe import compile_scheduler
 from generative.diffusion.solvers.solver import compile_solver
 from generative.diffusion.stock.adapters import FirstChannels, Latents

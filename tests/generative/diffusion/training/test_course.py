@@ -11,11 +11,13 @@ import torch
 
 from generative.diffusion.data.split import Images
 from generative.diffusion.engine.request import RequestError
-from generative.diffusion.pipeline import DiffusionConfig, Pipeline
+from generative.diffusion.model import DiffusionConfig
+from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.stock.export import save_folder, stock_of
 from generative.diffusion.training.course import Course, PartsConfig
 from generative.saved import ModelError
 from generative.train import TrainConfig
+from lab.tree import split
 
 SMALL = DiffusionConfig(width=16, blocks=1, multipliers=(1, 2), attention=(1,))
 CODER = {"latent": True, "autoencoder_width": 8, "autoencoder_steps": 4}
@@ -27,6 +29,12 @@ KINDS: dict[str, tuple[DiffusionConfig, PartsConfig, int | None]] = {
     "unet, latents and prompts": (SMALL, PartsConfig(**CODER, **WORDS, adversary=0.1), None),
     "dit, prompts": (DiffusionConfig("dit", 16, schedule="flow"), PartsConfig(**WORDS), None),
     "dit, latents, classes": (DiffusionConfig("dit", 16, schedule="linear"), PartsConfig(**CODER), 2),
+    "unet, its own estimate": (
+        DiffusionConfig(width=16, blocks=1, self_conditioning=True),
+        PartsConfig(**CODER, **WORDS),
+        None,
+    ),
+    "dit, learned variance": (DiffusionConfig("dit", 16, schedule="linear", learned_variance=True), PartsConfig(), 2),
     "mlp, edm": (DiffusionConfig("mlp", 16, schedule="edm"), PartsConfig(weight="edm"), 2),
 }
 
@@ -49,6 +57,10 @@ def losses(trained: Course, until: int | None = None) -> list[float]:
     return [said.get("loss", said.get("autoencoder_loss", torch.tensor(0.0))).item() for _, said in trained.run(until)]
 
 
+def tensors(trained: Course) -> list[tuple[str, torch.Tensor]]:
+    return sorted(split(trained.state_dict())[0].items())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_course_goes_on_bit_for_bit_from_any_step_and_is_saved_whole(kind: str, tmp_path: Path) -> None:
     """Stopped in the middle of each stage, at its end, and before the first step."""
@@ -61,15 +73,17 @@ def test_a_course_goes_on_bit_for_bit_from_any_step_and_is_saved_whole(kind: str
         after.load_state_dict(before.state_dict())
         assert after.step == stop
         assert first + losses(after) == expected
+        for (name, kept), (_, again) in zip(tensors(whole), tensors(after), strict=True):
+            assert torch.equal(kept, again), name  # the average, too, which is what is drawn from
     made = whole.result()
     told: list[int | str | None] = [None, *([0, 1] if made.classes else ["a dark picture"] if made.text else [])]
-    drawn = made.sample(told, seed=1, steps=3, guidance=2.0)
+    drawn = made.sample(told, seed=1, solver="ddpm", steps=3, guidance=2.0)
     assert drawn.shape == (len(told), 3, 8, 8)
     assert drawn.abs().max() <= 1
     assert len(told) == 1 or not torch.equal(drawn[0], drawn[-1])
     made.save(tmp_path / "model")
     again = Pipeline.load(tmp_path / "model")
-    assert torch.equal(again.sample(told, seed=1, steps=3, guidance=2.0), drawn)
+    assert torch.equal(again.sample(told, seed=1, solver="ddpm", steps=3, guidance=2.0), drawn)
 
 
 def test_what_was_trained_is_a_stock_folder_that_diffusers_draws_alike_from(tmp_path: Path) -> None:
@@ -112,6 +126,13 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
         Course(SMALL, PartsConfig(latent=True), Images(torch.zeros(4, 1, 8, 6)), None, train, seed=0)
     with pytest.raises(ValueError, match="begins with 1"):
         Course(DiffusionConfig(multipliers=(2, 2)), PartsConfig(prompts=True), images(), None, train, seed=0)
+    for config, words in (
+        (DiffusionConfig(self_conditioning=True, learned_variance=True), "together"),
+        (DiffusionConfig("mlp", self_conditioning=True), "takes what it says"),
+        (DiffusionConfig(schedule="flow", learned_variance=True), "table of timesteps"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Course(config, PartsConfig(), images(), 2, train, seed=0)
     with pytest.raises(ValueError, match="reads no prompts"):
         Course(DiffusionConfig("mlp"), PartsConfig(prompts=True), images(), None, train, seed=0)
     made = course("unet, prompts").result()
