@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backbones.convert import unet
+from backbones.initialise import build
 from backbones.winograd import swift
 from experiments.claim import Claim, DataError, Finding, Number, Setting
 from generative.diffusion.data import Split, digits, load
@@ -173,9 +174,7 @@ def _ours(setting: Setting, data: Split, lesson: Lesson) -> tuple[Pipeline, floa
 
 def _recipe(setting: Setting, data: Split, seconds: float) -> tuple[Any, int]:
     """The recipe's averaged network after so many seconds, and its updates."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setting.seed)
-        network = peer(data.shape)
+    network: Any = build(lambda: peer(data.shape), streams.generator(setting.seed, "peer"))  # torch's own first weights
     network.to(setting.device)
     noise = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     average = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)

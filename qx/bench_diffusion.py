@@ -47,17 +47,19 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
         apart = found["setting"]["difference"]
         if not apart <= AGREE:
             raise WorkFailedError(f"the latents of the two differ by {apart:.2g}: their times would compare nothing")
+        out = options.out or next_free(Path("runs"), "bench-diffusion")
+        out.mkdir(parents=True, exist_ok=True)
         bar.update(1, parts[1])
         for done, (part, what) in enumerate(work, 2):
             found[part] = what
+            write_json(out / "result.json", found)  # a quarter of an hour: what is found is kept, and said
+            SAID[part](found)
             bar.update(done, parts[min(done, 3)])
         if options.memory:
             peaks = {way: diffusion_memory.peak(size, way, device) for way in (OURS, PEER)}
             found["memory"] = {way: peak for way, peak in peaks.items() if peak is not None}
         bar.update(4)
-    _say(found)
-    out = options.out or next_free(Path("runs"), "bench-diffusion")
-    out.mkdir(parents=True, exist_ok=True)
+    _say_rest(found)
     _picture(found, out / "report.png")
     found["run"] = str(out)
     write_json(out / "result.json", found)
@@ -65,8 +67,8 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _say(found: Mapping[str, Any]) -> None:
-    size, equal, mixed = found["size"], found["homogeneous"], found["mixed"]
+def _say_homogeneous(found: Mapping[str, Any]) -> None:
+    size, equal = found["size"], found["homogeneous"]
     where = f"{found['device']}, {found['threads']} threads"
     rows = [
         [way, f"{rate:.2f}", f"{equal['images_per_second'] / rate:.2f}", f"{equal['share_of_matrix_rate'][way]:.0%}"]
@@ -74,6 +76,10 @@ def _say(found: Mapping[str, Any]) -> None:
     ]
     title = f"one batch of {size['batch']}, {size['steps']} steps, guidance 7.5 ({where})"
     console.table(title, ["", "images/s", "ours over it", "of the matrix rate"], rows)
+
+
+def _say_mixed(found: Mapping[str, Any]) -> None:
+    size, mixed = found["size"], found["mixed"]
     rows = [
         [
             way,
@@ -86,12 +92,18 @@ def _say(found: Mapping[str, Any]) -> None:
     ]
     title = f"a mixed load of {size['requests']}: 10 to 50 steps, guidance 1, 3, 7.5, 4 solvers; latency from arrival"
     console.table(title, ["", "images/s", "ours over it", "median, s", "99%, s"], rows)
+
+
+def _say_rest(found: Mapping[str, Any]) -> None:
     if found.get("memory"):
         words = ", ".join(f"{way} {peak / 2**20:,.0f} MiB" for way, peak in found["memory"].items())
         console.out.print(f"[dim]peak memory of a batch[/]  {words}", soft_wrap=True)
     setting = found["setting"]
     words = f"{setting['difference']:.1e} of a standard deviation, at most, in 10 steps guided at 3"
     console.out.print(f"[dim]latents apart by[/]  {words}; {setting['parameters']:,} weights", soft_wrap=True)
+
+
+SAID = {"homogeneous": _say_homogeneous, "mixed": _say_mixed}
 
 
 def _picture(found: Mapping[str, Any], path: Path) -> None:
