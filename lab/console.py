@@ -30,6 +30,7 @@ err = Console(stderr=True, highlight=False)
 def quiet() -> None:
     """Silence third-party warnings that a user cannot act on. Called once, by the command line."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, so nothing is waited for
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of files that are read in a moment
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # these two set their level when they are imported
         os.environ.setdefault(name, "error")
