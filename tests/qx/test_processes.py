@@ -1,4 +1,7 @@
-"""Two processes at one run: it is the run of one process, one of them speaks and writes, and none is left waiting."""
+"""Two processes at one run: it is the run of one process, one of them speaks and writes, and none is left waiting.
+
+What every test run tries starts as `starter` says, which is quicker; what kills or interrupts, by the launcher itself.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from lab import checkpoint, tree
+from qx import processes
 from qx.main import main
 
 QX = [sys.executable, "-m", "qx.main"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "qx.main"]
 MODEL = ["--width", "16", "--depth", "1", "--heads", "2", "--batch-size", "8", "--device", "cpu"]
+PICTURES = ["--size", "8", "--width", "16", "--blocks", "1", "--batch-size", "8", "--steps", "6", "--device", "cpu"]
+LATENT = ["--latent", "--halvings", "1", "--autoencoder-width", "8", "--autoencoder-steps", "6"]
+PROMPTS = ["--prompts", "--text-width", "8", "--text-layers", "1"]
 SOON = 60  # seconds after which a process is taken to be stuck
 
 
@@ -52,23 +61,81 @@ def final(run: Path) -> dict[str, torch.Tensor]:
     return {**tensors, "numbers": torch.tensor(list(repr(numbers).encode()))}
 
 
-def test_two_processes_leave_the_run_of_one(data: Path, tmp_path: Path) -> None:
-    one, both = tmp_path / "one", tmp_path / "both"
-    assert main(sft(data, one, 30)) == 0
-    done = two(*sft(data, both, 30, "--json"))
-    assert done.returncode == 0, done.stderr
-    assert len(metrics(both)) == 30
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark ones, and captions."""
+    folder, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for i in range(24):
+        noise = draw.integers(0, 50, (8, 8, 3))
+        Image.fromarray((200 * (i % 2) + noise).astype(np.uint8)).save(folder / f"{i}.png")
+    rows = [{"file_name": f"{i}.png", "text": f"a {('dark', 'bright')[i % 2]} picture"} for i in range(24)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def diffuse(pictures: Path, out: Path) -> list[str]:
+    """A Transformer that reads prompts and draws latents."""
+    kind = ["--backbone", "dit", "--patch", "1"]
+    return ["diffuse", str(pictures), *PICTURES, *kind, *LATENT, *PROMPTS, "--out", str(out)]
+
+
+def started(folder: Path, *jobs: list[str]) -> None:
+    """Run each by two processes; what they say is in `folder`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(Path(__file__).with_name("starter.py")), str(folder), json.dumps(jobs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=4 * SOON)
+    assert done.returncode == 0, done.stderr + "".join(file.read_text() for file in sorted(folder.glob("*.err")))
+
+
+def same_run(both: Path, one: Path) -> None:
+    """Losses, weights and all else that is kept, as near as a sum in another order leaves them."""
     for ours, theirs in zip(metrics(both), metrics(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
     found, expected = final(both), final(one)
     assert found.keys() == expected.keys()
     for name in set(found) - {"numbers"}:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+    assert [json.loads((run / "config.json").read_text())["processes"] for run in (one, both)] == [1, 2]
+    assert (both / "report.png").exists()
+
+
+def said_once(folder: Path, run: Path, steps: int) -> None:
+    """The first tells the result and that it is done; the second nothing at all."""
+    said = [line for line in (folder / "0-0.out").read_text().splitlines() if line.startswith("{")]
+    assert [json.loads(line) for line in said] == [json.loads((run / "result.json").read_text())]
+    assert (folder / "0-0.err").read_text().count(f"{steps} done") == 1
+    assert (folder / "0-1.out").read_text() == ""
+
+
+def test_two_processes_leave_the_run_of_one(data: Path, tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    started(tmp_path, sft(data, both, 30, "--json"))
+    assert main(sft(data, one, 30)) == 0
+    assert len(metrics(both)) == 30
+    same_run(both, one)
+    said_once(tmp_path, both, 30)
+
+
+@pytest.mark.slow
+def test_two_processes_train_autoencoder_encoder_and_transformer_as_one(pictures: Path, tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    started(tmp_path, [*diffuse(pictures, both), "--json"])
+    assert main(diffuse(pictures, one)) == 0
+    assert len(metrics(both)) == 12
+    same_run(both, one)
+    said_once(tmp_path, both, 12)
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_them_so(data: Path, tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    assert main(sft(data, one, 30)) == 0
+    done = two(*sft(data, both, 30, "--json"))
+    assert done.returncode == 0, done.stderr
+    same_run(both, one)
     said = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert [json.loads(line) for line in said] == [json.loads((both / "result.json").read_text())]
     assert done.stderr.count("30 done") == 1
-    assert [json.loads((run / "config.json").read_text())["processes"] for run in (one, both)] == [1, 2]
-    assert (both / "report.png").exists()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +238,7 @@ def test_who_is_given_one_process_for_two_is_told(
     monkeypatch.setenv("MASTER_PORT", "0")
     assert main(["sft", "no such file"]) == 2
     assert "one process: `accelerate launch --cpu` starts no more" in capsys.readouterr().err
-    assert main(["worlds"]) == 0
+    processes.begin("worlds")  # which is no work for several
     assert capsys.readouterr().err == ""
 
 

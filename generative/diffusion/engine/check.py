@@ -97,10 +97,14 @@ def begin(request: Request) -> int:
     return request.steps - left
 
 
-def check_table(request: Request, table: SolverTable, inputs: Inputs, registers: int) -> None:
-    """Raise RequestError unless the request can be met with this table, in an engine of so many registers."""
+def check_table(request: Request, table: SolverTable, inputs: Inputs, registers: int, room: int) -> None:
+    """Raise RequestError unless the request can be met with this table, given registers and rows for tables."""
     if isinstance(request.solver, SolverTable):
         _whole(table)
+    if len(table) > room:
+        named = isinstance(request.solver, str)
+        what = f"steps is {request.steps}; its table has" if named else "solver is a table of"
+        raise RequestError(f"{what} {len(table)} rows; expected at most {room}, the room of this engine")
     if table.registers > registers:
         raise RequestError(f"solver remembers {table.registers} tensors; expected at most {registers}")
     if request.clip is not None and request.clip != math.inf and not table.estimate:

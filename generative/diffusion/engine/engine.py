@@ -29,17 +29,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from generative.diffusion.engine import proof
-from generative.diffusion.engine.check import begin, check, check_table, check_weights
-from generative.diffusion.engine.learned import NAME, smallest
+from generative.diffusion.engine import proof, rehearsal
+from generative.diffusion.engine.catalogue import Catalogue
+from generative.diffusion.engine.check import check, check_table, check_weights
 from generative.diffusion.engine.modes import MODES
 from generative.diffusion.engine.request import Inputs, Request, RequestError
-from generative.diffusion.engine.shelf import Shelf
+from generative.diffusion.engine.shelf import ROOM, Shelf
 from generative.diffusion.engine.slots import Slots
 from generative.diffusion.engine.step import Step
 from generative.diffusion.engine.ticket import Tick, Ticket
-from generative.diffusion.solvers.solver import SolverError
-from generative.diffusion.solvers.table import Compiler, SolverTable
+from generative.diffusion.solvers.table import Compiler
 from lab import streams
 
 REGISTERS = 4
@@ -69,11 +68,15 @@ class Engine:
             zeros at the first (see `training.self_conditioning`). Both rows of a guided request are shown the estimate
             that followed from the guided answer.
         mode: "eager"; or "compiled" or "graph", which answer sooner from the second turn on (see `modes`).
-        prove: whether to try first that rows and slots do not depend on each other here (see `proof`).
+        prove: whether to try first that rows and slots do not depend on each other here: those of the network (see
+            `proof`), and in the other modes those of whole turns (see `rehearsal`).
+        room: rows of solver tables, one for each call of the network that a solver asks for, that may be in use at a
+            time. Requests whose tables do not fit beside those of the running wait for them. A row takes 200 bytes, and
+            more room means that fewer tables are sent to the device again.
 
     Raises:
-        ValueError: when there is no row, no such mode or none such on this device, the network's weights are of another
-            type than was said, or, with `prove`, a sample would depend on its company or slot.
+        ValueError: when there is no row or no room, no such mode or none such on this device, the network's weights are
+            of another type than was said, or, with `prove`, a sample would depend on its company or slot.
     """
 
     def __init__(
@@ -92,28 +95,29 @@ class Engine:
         self_conditioned: bool = False,
         mode: str = "eager",
         prove: bool = False,
+        room: int = ROOM,
     ) -> None:
-        if rows < 1:
-            raise ValueError(f"rows={rows}; expected at least 1")
+        if rows < 1 or room < 1:
+            raise ValueError(f"rows={rows}, room={room}; expected at least 1")
         if mode not in MODES:
             raise ValueError(f"mode={mode!r}; expected one of {', '.join(MODES)}")
         if network_dtype is not None:
             check_weights(network, network_dtype)
-        self.network, self.compiler = network, compiler
+        self.network = network
         self.inputs = Inputs(tuple(shape), rows, classes, null or {}, variance, self_conditioned)
         self.device, self.dtype = torch.device(device), dtype
         self.slots = Slots(self.inputs, REGISTERS, self.device, dtype)
-        self.shelf = Shelf(REGISTERS, self.device, dtype)
+        self.shelf = Shelf(REGISTERS, self.device, dtype, room)
         self.core = Step(network, self.slots, self.shelf, network_dtype or dtype)
         self.move = MODES[mode](self.core)
-        if prove and mode == "eager":
-            proof.prove(self.core.ask, self.inputs, self.device, dtype)
-        elif prove:
-            proof.prove_whole(self.core, self.move)
-        self.compiled: dict[tuple[str, int, int, float | None], SolverTable] = {}
+        self.catalogue = Catalogue(compiler, room, variance)
         self.waiting: deque[Ticket] = deque()
         self.running: list[Ticket] = []
         self.count = 0
+        if prove and mode == "eager":
+            proof.prove(self.core.ask, self.inputs, self.device, dtype)
+        elif prove:
+            rehearsal.prove(self)
 
     def sample(
         self, requests: Iterable[Request], progress: Callable[[int], None] | None = None
@@ -168,8 +172,8 @@ class Engine:
     def prepare(self, request: Request) -> Ticket:
         """Check a request and compile its solver; nothing of the loop is touched. Raises RequestError."""
         check(request, self.inputs)
-        table = self._table(request)
-        check_table(request, table, self.inputs, REGISTERS)
+        table = self.catalogue.table(request)
+        check_table(request, table, self.inputs, REGISTERS, self.shelf.room)
         flat: dict[str, Tensor] = {}
         if request.init is not None:
             flat["init"] = request.init.flatten()
@@ -236,29 +240,22 @@ class Engine:
         return self.slots.start([self.prepare(request)])[0].view(self.inputs.shape)
 
     def _admit(self) -> None:
-        """Seat the waiting, first come, first served, while there are rows for the first of them."""
+        """Seat the waiting, first come, first served, while there are slots and room on the shelf for the first."""
         joined: list[Ticket] = []
-        room = len(self.slots.free)
-        while self.waiting and self.waiting[0].request.rows <= room:
+        first_rows: list[int] = []
+        free, held = len(self.slots.free), {ticket.table for ticket in self.running}
+        while self.waiting and self.waiting[0].request.rows <= free:
+            first = self.shelf.place(self.waiting[0].table, held)
+            if first is None:
+                break
             joined.append(self.waiting.popleft())
-            room -= joined[-1].request.rows
+            first_rows.append(first)
+            held.add(joined[-1].table)
+            free -= joined[-1].request.rows
         if joined:
             self.running += joined
-            self.slots.seat(joined, [self.shelf.place(ticket.table) for ticket in joined])
+            self.slots.seat(joined, first_rows)
 
     def _release(self, tickets: list[Ticket]) -> None:
         if tickets:
             self.slots.release([slot for ticket in tickets for slot in ticket.slots])
-
-    def _table(self, request: Request) -> SolverTable:
-        """The request's table, compiled once."""
-        if isinstance(request.solver, SolverTable):
-            return request.solver
-        name = (request.solver, request.steps, begin(request), request.eta)
-        if name not in self.compiled:
-            try:
-                table = self.compiler(*name)
-            except SolverError as error:
-                raise RequestError(str(error)) from None
-            self.compiled[name] = smallest(table) if self.inputs.variance and name[0] == NAME else table
-        return self.compiled[name]

@@ -28,7 +28,7 @@ class Compiled:
 
     One function serves all turns: where no row draws, all of C is 0, and where no row keeps anything all masks are 1.
     The network is traced by running it once, so nothing is asked of how it is written but that it does not look at its
-    numbers. When the shelf has grown it is compiled anew.
+    numbers.
 
     The noise is drawn as in "eager", bit for bit: its integers are multiplied modulo 2^64, which C++ leaves undefined,
     and compiled code comes out wrong where it is not vectorised.
@@ -62,9 +62,9 @@ class Compiled:
 class Captured:
     """The whole turn as a CUDA graph, noise and all: one launch in place of hundreds.
 
-    A graph is captured at the first turn of each of the four variants, and again when the shelf has grown. All share
-    the memory of what lies between: nothing of one outlives its replay. Requests may be prepared in other threads
-    meanwhile, but there must be no other capture.
+    A graph is captured at the first turn of each of the four variants. All share the memory of what lies between:
+    nothing of one outlives its replay. Requests may be prepared in other threads meanwhile, but there must be no other
+    capture.
 
     Raises:
         ValueError: where the engine is not on a CUDA device.
@@ -75,16 +75,11 @@ class Captured:
         if self.device.type != "cuda":
             raise ValueError(f"mode='graph' and the engine is on the {self.device.type}; expected a CUDA device")
         self.graphs: dict[tuple[bool, bool], Callable[[], None]] = {}
-        self.tables = step.shelf.tables
         with torch.cuda.device(self.device):
             self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, draws: bool, keeps: bool) -> None:
-        if self.tables is not self.step.shelf.tables:
-            self.tables = self.step.shelf.tables
-            self.graphs.clear()
-            self.pool = torch.cuda.graph_pool_handle()  # the memory of a pool whose graphs are gone is torch's again
         if (draws, keeps) not in self.graphs:
             self.graphs[draws, keeps] = self._capture(draws, keeps)
         self.graphs[draws, keeps]()
@@ -99,7 +94,7 @@ class Captured:
             with torch.cuda.stream(self.side):  # whatever is made on first use is made before the capture
                 for _ in range(WARM_UP):
                     self.step(draws, keeps)
-                    for name, tensor in state.items():  # this turn has not been; and no pointer leaves the tables
+                    for name, tensor in state.items():  # this turn has not been
                         tensor.copy_(before[name])
             now.wait_stream(self.side)
             # an allocation in another thread breaks no capture that is this thread's alone

@@ -7,6 +7,7 @@ the number of rows is tried, not assumed: the same input in every slot, and diff
 come back with equal bits.
 
 What is tried is some inputs of the size of noise, not all: it finds blocks, not a bit that flips once in a million.
+Where a turn is more than the network and what stands around it, whole turns are tried instead (see `rehearsal`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import torch
 from torch import Tensor
 
 from generative.diffusion.engine.request import Inputs
-from generative.diffusion.engine.step import Move, Step
-from generative.diffusion.solvers.table import SolverTable
 from lab import streams
 
 TRIALS = 3  # sets of inputs, each at other timesteps, labels and conditions
@@ -43,41 +42,6 @@ def prove(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, 
         fitting = fit(network, inputs, device, dtype)
         advice = f"rows={fitting} holds" if fitting else "no smaller number of rows holds"
         raise ValueError(f"rows={inputs.rows}: {found}; {advice}")
-
-
-def prove_whole(step: Step, move: Move) -> None:
-    """Try whole turns, where the network is compiled or captured with them. Raises ValueError as `prove` does."""
-    s = step.slots
-    found = flaw(_bare(step, move), s.inputs, s.device, s.dtype)
-    if found is not None:
-        raise ValueError(f"rows={s.inputs.rows}: {found}; expected another number of rows, or mode='eager'")
-
-
-def _bare(step: Step, move: Move) -> Callable[..., Tensor]:
-    """A turn as a network: the sample after a step x' = output. It takes all slots, and leaves them idle."""
-    s, rows = step.slots, step.slots.inputs.rows
-    zero = torch.zeros(rows, dtype=torch.float64)
-    A = torch.zeros(rows, s.h.shape[1], s.h.shape[1], dtype=torch.float64)
-    D = torch.eye(s.h.shape[1], dtype=torch.float64)[:1].expand(rows, -1)
-    table = SolverTable(zero, zero + 1, zero, zero, A, 0 * D, 0 * D, D, zero, zero)
-    first = step.shelf.place(table)
-
-    def answer(x: Tensor, t: Tensor, label: Tensor | None, **conditions: Tensor) -> Tensor:
-        s.h[:, 0] = x.flatten(1)[:, : len(s.pixel)]
-        if s.estimate is not None:
-            s.estimate.copy_(x.flatten(1)[:, len(s.pixel) :])
-        s.pointer.copy_(first + torch.arange(rows, device=s.device))
-        step.shelf.tables.timesteps[first : first + rows] = t
-        if label is not None:
-            s.label.copy_(label)
-        for name, condition in conditions.items():
-            s.conditions[name].copy_(condition)
-        move(False, False)
-        said = s.h[:, 0].view(rows, *s.inputs.shape).clone()
-        s.reset(range(rows))
-        return said
-
-    return answer
 
 
 def fit(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype) -> int:

@@ -26,6 +26,12 @@ from lab import streams
 GROUPS = ("conditions", "kept")  # the attributes that are dictionaries of tensors
 
 
+def sent(host: Tensor, device: torch.device) -> Tensor:
+    """On the device; from pinned memory, or to copy would be to wait until all that was asked of it is done."""
+    pinned = device.type == "cuda"
+    return (host.pin_memory() if pinned else host).to(device, non_blocking=pinned)
+
+
 class Slots:
     """R rows, all idle at first.
 
@@ -44,7 +50,6 @@ class Slots:
         slot = torch.arange(rows, device=device)  # [R]
         self.h = torch.zeros(rows, 1 + registers, len(self.pixel), device=device, dtype=dtype)
         self.pointer = torch.zeros_like(slot)  # row of the tables that a slot stands at
-        self.advance = torch.zeros_like(slot)  # 1 where a request runs, else 0
         self.source = slot.clone()  # the slot whose sample and timestep this slot shows to the network
         self.null = slot.clone()  # the slot with the answer under the null label; itself where unguided
         self.label = torch.full_like(slot, self.nothing)
@@ -69,7 +74,6 @@ class Slots:
         self.h[slots] = 0  # an idle row stands still, unless the network says nonsense there
         self.h[slots, 0] = self.start(tickets)
         self.pointer[slots] = self.index(first_rows)
-        self.advance[slots] = 1
         self.drawn[slots] = 0
         self.brings[slots] = self.index([t.brings for t in tickets]).bool()
         if self.estimate is not None:
@@ -103,7 +107,6 @@ class Slots:
         self.h[gone] = 0
         self.z[gone] = 0
         self.pointer[gone] = 0
-        self.advance[gone] = 0
         self.source[gone] = gone
         self.null[gone] = gone
         self.label[gone] = self.nothing
@@ -157,11 +160,11 @@ class Slots:
 
     def index(self, values: Sequence[int] | Sequence[tuple[int, ...]]) -> Tensor:
         """int64 on the device."""
-        return self._there(torch.tensor(values, dtype=torch.int64))
+        return sent(torch.tensor(values, dtype=torch.int64), self.device)
 
     def number(self, values: Sequence[float]) -> Float[Tensor, "N"]:
         """Of the state's type, on the device."""
-        return self._there(torch.tensor(values, dtype=self.dtype))
+        return sent(torch.tensor(values, dtype=self.dtype), self.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a step reads and writes, by name."""
@@ -178,11 +181,6 @@ class Slots:
         for name in tensors.keys() & vars(self).keys():
             setattr(made, name, tensors[name])
         return made
-
-    def _there(self, host: Tensor) -> Tensor:
-        """On the device; from pinned memory, or to copy would be to wait until all that was asked of it is done."""
-        pinned = self.device.type == "cuda"
-        return (host.pin_memory() if pinned else host).to(self.device, non_blocking=pinned)
 
     def _learned(self, ticket: Ticket) -> bool:
         return self.inputs.variance and ticket.request.solver == learned.NAME

@@ -80,7 +80,7 @@ class Step:
         if s.estimate is not None:
             s.estimate.copy_(m)
         s.drawn.add_(1)
-        s.pointer.add_(s.advance)
+        s.pointer.copy_(self.shelf.next[s.pointer])
 
     def ask(
         self, x: Float[Tensor, "R *seen"], t: Float[Tensor, "R"], label: Int64[Tensor, "R"] | None, **conditions: Tensor

@@ -1,7 +1,7 @@
 """Denoisers that are told a prompt: what is trained, and for what.
 
     words = text(captions, TextConfig(), generator)
-    denoiser = build(lambda: prompted_unet(3, words.features), generator)
+    denoiser = build(lambda: network_of(DiffusionConfig(), Subject((3, 16, 16), features=words.features)), generator)
     data = TensorData({"image": images, "tokens": words.tokens(captions).ids})
     trainer = Trainer(Prompted(denoiser, words.encoder), Captioned(DDPM(schedule, "v"), words.null), data, ...)
 
@@ -11,14 +11,12 @@ of the samples is shown the empty prompt instead of its own (Ho & Salimans 2022,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from backbones.unet import UNet
 from generative.diffusion.latents.text import contexts
 from generative.diffusion.training.objective import DROP
 from generative.train import Batch, Losses, Objective
@@ -78,38 +76,3 @@ class _Told(nn.Module):
                 f"a label of shape {list(label.shape)} beside a prompt: expected an objective without labels"
             )
         return self.model(x, t, self.ids)
-
-
-def prompted_unet(
-    channels: int,
-    features: int,
-    *,
-    width: int = 64,
-    multipliers: Sequence[int] = (2,),
-    blocks: int = 1,
-    attention: Sequence[int] = (0, 1),
-    head_width: int = 32,
-) -> UNet:
-    """A UNet that attends to a prompt and that diffusers' `UNet2DConditionModel` can be (see `backbones.convert.unet`).
-
-    Theirs asks three things of ours: the first level has the width itself, the middle attends, and there is no label.
-
-    Args:
-        channels: C of an image or latent.
-        features: F of an id of the prompt.
-        width: channels of the first level, a multiple of 8.
-        multipliers: of each further level, in units of the width; each halves the image.
-        blocks: residual blocks a level.
-        attention: levels, from 0, whose pixels attend to each other and to the prompt.
-        head_width: channels of an attention head.
-    """
-    return UNet(
-        channels,
-        channels,
-        width=width,
-        multipliers=(1, *multipliers),
-        blocks=blocks,
-        attention=attention,
-        head_width=head_width,
-        context=features,
-    )

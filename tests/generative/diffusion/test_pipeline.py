@@ -40,9 +40,7 @@ def test_digits_are_split_without_overlap_and_scaled() -> None:
     assert (torch.bincount(test["label"], minlength=10) > 25).all()
 
 
-def test_the_judge_knows_real_digits_and_no_noise() -> None:
-    split = digits(0)
-    judge = Judge(split.train, split.test)
+def test_the_judge_knows_real_digits_and_no_noise(judge: Judge) -> None:
     assert judge.accuracy >= 0.98
     noise = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert judge.recognised(noise, torch.arange(500) % 10).float().mean() < 0.25
@@ -93,7 +91,7 @@ def test_damaged_folders_are_named(pipeline: Pipeline, tmp_path: Path) -> None:
             Pipeline.load(folder)
 
 
-def test_a_short_training_teaches_classes_that_the_judge_reads() -> None:
+def test_a_short_training_teaches_classes_that_the_judge_reads(judge: Judge) -> None:
     """One seed, 150 updates of a small UNet (about 8 s): found 99 of 100 guided samples recognised; the margin is 90.
 
     A network that learns shapes but not labels would have about 10.
@@ -106,7 +104,7 @@ def test_a_short_training_teaches_classes_that_the_judge_reads() -> None:
     assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:10])
     labels = [i % 10 for i in range(100)]
     samples = Pipeline(made.config, DIGITS, trainer.result).sample(labels, seed=0, steps=15, guidance=2.0)
-    assert Judge(split.train, split.test).recognised(samples, torch.tensor(labels)).float().mean() >= 0.9
+    assert judge.recognised(samples, torch.tensor(labels)).float().mean() >= 0.9
 
 
 def test_a_grid_places_every_image(tmp_path: Path) -> None:

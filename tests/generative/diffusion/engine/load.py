@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from generative.diffusion.engine.engine import REGISTERS, Engine
+from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
-from generative.diffusion.engine.shelf import Shelf
-from generative.diffusion.engine.step import Step
 from generative.diffusion.noise.schedule import cosine
 from generative.diffusion.solvers.compiler import ClosedForms
 
@@ -49,14 +47,6 @@ LOAD = [
 def engine(network: nn.Module | None = None, *, rows: int = ROWS, **told: object) -> Engine:
     network = Mixing() if network is None else network
     return Engine(network, SHAPE, COMPILER, rows=rows, classes=3, null=NULL, **told)  # type: ignore[arg-type]
-
-
-def with_room(rows: int) -> Engine:
-    """An engine with a shelf of so many rows at first."""
-    made = engine()
-    made.shelf = Shelf(REGISTERS, made.device, made.dtype, room=rows)
-    made.core = made.move = Step(made.network, made.slots, made.shelf, made.dtype)
-    return made
 
 
 def arriving(shared: Engine, requests: list[Request]) -> Tensor:

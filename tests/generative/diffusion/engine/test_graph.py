@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.unet import UNet
-from generative.diffusion.engine import modes, proof
+from generative.diffusion.engine import modes, rehearsal
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
 from generative.diffusion.engine.service import Service
-from tests.generative.diffusion.engine.load import LOAD, Mixing, arriving, engine, with_room
+from tests.generative.diffusion.engine.load import LOAD, Mixing, arriving, engine
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -104,26 +104,26 @@ def test_requests_come_and_go_between_replays_without_a_new_capture(stand_in: li
     assert len(stand_in) == 4
 
 
-def test_a_shelf_that_has_grown_is_captured_anew(stand_in: list[Recorder]) -> None:
-    expected, shared = engine().sample(LOAD), capturing(with_room(4))
-    for request, captures in ((LOAD[0], 1), (LOAD[0], 1), (Request(9, "ddim", 50), 2), (LOAD[0], 2)):
+def test_tables_that_make_room_for_others_ask_for_no_new_capture(stand_in: list[Recorder]) -> None:
+    expected, shared = engine().sample(LOAD), capturing(engine(room=8))
+    for request in (LOAD[0], LOAD[0], Request(9, "ddim", 8), LOAD[0]):  # the third leaves no room for another
         found = shared.sample([request])[0]
-        assert len(stand_in) == captures
+        assert len(stand_in) == 1
     assert torch.equal(found, expected[0])
     assert torch.equal(arriving(shared, LOAD), expected)
+    assert len(stand_in) <= 4
 
 
-def test_no_turn_before_a_capture_looks_beyond_the_tables(stand_in: list[Recorder]) -> None:
-    """Three in a row would, from the last row; so they are taken back one by one."""
-    shared = capturing(with_room(4))
+def test_turns_before_a_capture_leave_no_trace(stand_in: list[Recorder]) -> None:
+    """Three would lead beyond the table, so they are taken back one by one."""
+    shared = capturing(engine())
     assert isinstance(shared.move, modes.Captured)
-    shared.submit(LOAD[0])  # has rows 1 to 3
+    shared.submit(LOAD[0])
     images: list[tuple[int, Tensor]] = []
     while not images:
         images = shared.turn().finished
         shared.move.graphs.clear()
     assert torch.equal(images[0][1], engine().sample([LOAD[0]])[0])
-    assert len(shared.shelf.tables) == 4
 
 
 def test_a_network_that_is_told_and_says_more_is_captured_too(stand_in: list[Recorder]) -> None:
@@ -137,7 +137,7 @@ def test_a_network_that_is_told_and_says_more_is_captured_too(stand_in: list[Rec
 
     expected, shared = made().sample(LOAD), capturing(made())
     assert torch.equal(arriving(shared, LOAD), expected)
-    proof.prove_whole(shared.core, shared.move)
+    rehearsal.prove(shared)
     assert torch.equal(shared.sample(LOAD), expected)
 
 
@@ -176,19 +176,19 @@ def test_on_cuda_every_mode_is_near_the_plain_one_and_blind_to_company(mode: str
 
 
 @needs_cuda
-def test_on_cuda_a_graph_is_captured_once_for_a_variant_and_again_when_the_shelf_has_grown() -> None:
-    shared = on_cuda("graph")
+def test_on_cuda_a_graph_is_captured_once_for_a_variant() -> None:
+    shared = on_cuda("graph", room=1000)
     first = arriving(shared, LOAD)
     assert isinstance(shared.move, modes.Captured)
-    graphs, room = dict(shared.move.graphs), len(shared.shelf.tables)
+    graphs = dict(shared.move.graphs)
     assert torch.equal(arriving(shared, LOAD), first)
-    assert shared.move.graphs == graphs
     for steps in range(100, 1000, 100):
         shared.submit(Request(0, "ddpm", steps))
-    shared.turn()
-    shared.turn()
-    assert len(shared.shelf.tables) > room
+    for _ in range(1000):
+        shared.turn()
+    shared.drop()
     assert torch.equal(shared.sample(LOAD), first)
+    assert shared.move.graphs.items() >= graphs.items()
 
 
 @needs_cuda

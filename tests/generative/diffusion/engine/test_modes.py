@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones.unet import UNet
-from generative.diffusion.engine import modes, proof
+from generative.diffusion.engine import rehearsal
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
-from tests.generative.diffusion.engine.load import COMPILER, LOAD, ROWS, SHAPE, Mixing, arriving, engine, with_room
+from tests.generative.diffusion.engine.load import COMPILER, LOAD, ROWS, SHAPE, Mixing, arriving, engine
 
 
 def test_the_tensors_of_a_turn_stay_where_they_are() -> None:
@@ -33,12 +33,6 @@ def test_the_variants_are_shortcuts(always: tuple[bool, bool]) -> None:
     shared.slots.allot()
     shared.move = lambda draws, keeps: shared.core(*always)
     assert torch.equal(shared.sample(load), engine().sample(load))
-
-
-def test_a_shelf_that_grows_keeps_its_rows() -> None:
-    small = with_room(2)
-    assert torch.equal(arriving(small, LOAD), engine().sample(LOAD))
-    assert len(small.shelf.tables) == 32  # 1 + 3 + 6 + 5 + 3 + 4 + 5 + 3 are used
 
 
 @pytest.fixture(scope="module", params=["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -72,15 +66,6 @@ def test_weights_that_change_in_place_are_seen(compiled: Engine) -> None:
     assert torch.equal(compiled.sample(LOAD[:3]), before)
 
 
-def test_a_compiled_turn_follows_a_shelf_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 2 rows to 32."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    shared = with_room(2)
-    shared.move = modes.Compiled(shared.core)
-    torch.testing.assert_close(arriving(shared, LOAD), engine().sample(LOAD), rtol=1e-5, atol=1e-5)
-    assert len(shared.shelf.tables) == 32
-
-
 def test_whole_turns_are_tried_where_they_are_compiled() -> None:
     """The proof of a turn finds what the proof of a network finds; and its slots are as they were."""
 
@@ -91,11 +76,11 @@ def test_whole_turns_are_tried_where_they_are_compiled() -> None:
             return torch.where(odd, said * (1 + 2**-20), said)
 
     whole = engine(Ragged())
-    proof.prove_whole(whole.core, whole.core)
+    rehearsal.prove(whole)
     assert torch.equal(whole.sample(LOAD), engine().sample(LOAD))
     ragged = engine(Ragged(), rows=6)
     with pytest.raises(ValueError, match=r"rows=6: a row depends on its slot.*; expected another number of rows, or"):
-        proof.prove_whole(ragged.core, ragged.core)
+        rehearsal.prove(ragged)
 
 
 def tiny_unet() -> UNet:

@@ -16,8 +16,9 @@ from backbones.initialise import build
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
 from generative.diffusion.latents.latent import Latent
-from generative.diffusion.latents.prompted import Captioned, Prompted, prompted_unet
+from generative.diffusion.latents.prompted import Captioned, Prompted
 from generative.diffusion.latents.text import TextConfig, text
+from generative.diffusion.model import DiffusionConfig, Subject, network_of
 from generative.diffusion.noise.schedule import cosine
 from generative.diffusion.solvers.compiler import ClosedForms
 from generative.diffusion.training.objective import DDPM
@@ -125,7 +126,8 @@ def test_the_network_of_scenes_and_latents_is_diffusers_own(
     """Ours is saved as a stock network beside a stock tokenizer and encoder, and all answer as ours do together."""
     draws = generator(0)
     words = text([LIGHT, DARK], SMALL, draws)
-    ours = build(lambda: prompted_unet(channels, words.features, width=32, multipliers=multipliers), draws)
+    config = DiffusionConfig(width=32, multipliers=(1, *multipliers), blocks=1, attention=(0, 1))
+    ours = build(lambda: network_of(config, Subject((channels, size, size), features=words.features)), draws)
     for weight in ours.parameters():  # also those that start at zero
         nn.init.normal_(weight, std=0.1, generator=draws)
     described, weights = unet.save(ours, size)
@@ -180,12 +182,13 @@ def test_a_run_on_latents_with_prompts_goes_on_bit_for_bit() -> None:
     def trainer() -> Trainer:
         draws = generator(0)
         words = text([LIGHT, DARK], SMALL, draws)
-        denoiser = build(lambda: prompted_unet(4, words.features, width=8, head_width=8), draws)
+        config = DiffusionConfig(width=8, blocks=1, attention=(0, 1))
+        denoiser = build(lambda: network_of(config, Subject((4, 8, 8), features=words.features)), draws)
         tokens = words.tokens([LIGHT, DARK] * 4).ids
-        config = TrainConfig(steps=4, batch_size=4, ema=0.1)
+        train = TrainConfig(steps=4, batch_size=4, ema=0.1)
         objective = Latent(Captioned(DDPM(cosine(), "v"), words.null, 0.5))
         return Trainer(
-            Prompted(denoiser, words.encoder), objective, TensorData({**data, "tokens": tokens}), config, seed=1
+            Prompted(denoiser, words.encoder), objective, TensorData({**data, "tokens": tokens}), train, seed=1
         )
 
     whole, killed, resumed = (trainer() for _ in range(3))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from backbones.convert import unet
 from backbones.dit import DiT
 from backbones.unet import UNet
-from generative.diffusion.latents.prompted import Prompted, prompted_unet
+from generative.diffusion.latents.prompted import Prompted
 from generative.diffusion.latents.text import contexts
+from generative.diffusion.model import DiffusionConfig, Subject, network_of
 from generative.diffusion.stock import lora
 from generative.diffusion.stock.export import save_folder
 from generative.diffusion.stock.folder import open_folder
@@ -41,6 +42,10 @@ def stirred(network: Any, seed: int = 5, std: float = 0.4) -> Any:
         if ".lora_" in name:
             nn.init.normal_(weight, std=std, generator=draws)
     return network
+
+
+def prompted(width: int = 8) -> nn.Module:
+    return network_of(DiffusionConfig(width=width, blocks=1, attention=(0, 1)), Subject((4, 8, 8), features=12))
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_their_pipeline_reads_ours_and_draws_what_ours_draws_merged(
 
 def test_their_network_alone_reads_ours(tmp_path: Path) -> None:
     draws = torch.Generator().manual_seed(0)
-    ours = prompted_unet(4, 12, width=8, head_width=8)
+    ours = prompted()
     for weight in ours.parameters():
         nn.init.normal_(weight, std=0.2, generator=draws)
     config, weights = unet.save(ours, 8)
@@ -212,7 +217,7 @@ def test_files_that_do_not_fit_are_named(base: Path, tmp_path: Path) -> None:
     unknown = {name.replace("unet.", "unet.sky."): weight for name, weight in good.items()}
     fails(changed("other", unknown), plain, "expected adapters of its layers, got .*denoiser.sky")
     fails(changed("empty", {}), plain, "cannot be read")
-    wide = prompted_unet(4, 12, width=16, head_width=8)
+    wide = prompted(16)
     inside = {name: weight for name, weight in good.items() if name.startswith("unet.")}
     fails(changed("narrow", inside), wide, "for weights of|got")
     told = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "much"})}
@@ -227,5 +232,5 @@ def test_networks_that_take_no_adapters_there_are_refused(tmp_path: Path) -> Non
             with pytest.raises(ValueError, match="diffusers reads adapters of UNets with a context"):
                 act(tmp_path, network)
     with pytest.raises(ValueError, match="it has no adapters to save"):
-        lora.save(tmp_path, prompted_unet(4, 12, width=8, head_width=8))
+        lora.save(tmp_path, prompted())
     assert not list(tmp_path.iterdir())

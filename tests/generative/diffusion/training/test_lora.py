@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from backbones.dit import DiT
 from backbones.initialise import build
 from backbones.unet import UNet
-from generative.diffusion.latents.prompted import Captioned, Prompted, prompted_unet
+from generative.diffusion.latents.prompted import Captioned, Prompted
 from generative.diffusion.latents.text import TextConfig, contexts, text
+from generative.diffusion.model import DiffusionConfig, Subject, network_of
 from generative.diffusion.noise.schedule import cosine
 from generative.diffusion.training.lora import ATTENTION, TEXT, Adapter, Lora, adapt, adapters, attach, merge
 from generative.diffusion.training.objective import DDPM
@@ -46,8 +47,13 @@ def images(channels: int) -> Tensor:
     return torch.randn(2, channels, 8, 8, generator=generator(8)).double()
 
 
+def prompted(channels: int, features: int) -> nn.Module:
+    config = DiffusionConfig(width=8, blocks=1, attention=(0, 1))
+    return network_of(config, Subject((channels, 8, 8), features=features))
+
+
 def pair() -> Prompted:
-    unet = build(lambda: prompted_unet(3, SMALL.width, width=8, head_width=8), generator(0))
+    unet = build(lambda: prompted(3, SMALL.width), generator(0))
     return Prompted(unet, text(CAPTIONS, SMALL, generator(0)).encoder)
 
 
@@ -64,7 +70,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]
     "pixels": (pixels, lambda net: net(images(1), TIMES)),
     "tokens": (tokens, lambda net: net(images(1), TIMES, None, context=context(8))),
     "prompted": (
-        lambda: prompted_unet(4, 8, width=8, head_width=8),
+        lambda: prompted(4, 8),
         lambda net: net(images(4), TIMES, None, context=context(8)),
     ),
     "pair": (pair, lambda net: net(images(3), TIMES, IDS)),
@@ -215,11 +221,17 @@ def coloured(first: float) -> TensorData:
     return TensorData({"image": image, "tokens": WORDS.tokens(CAPTIONS).ids})
 
 
+def small() -> Prompted:
+    """Four patches, two layers: what learns fast and costs little."""
+    denoiser = build(lambda: DiT(4, 3, 2, 16, 2, 2, context=SMALL.width), generator(0))
+    return Prompted(denoiser, text(CAPTIONS, SMALL, generator(0)).encoder)
+
+
 @pytest.fixture(scope="module")
 def learned() -> Prompted:
     """A pair trained on images of these colours."""
-    config = TrainConfig(steps=20, batch_size=8, learning_rate=0.01, warmup=1)
-    trainer = Trainer(pair(), OBJECTIVE, coloured(1.0), config, seed=0)
+    config = TrainConfig(steps=40, batch_size=8, learning_rate=0.01, warmup=1)
+    trainer = Trainer(small(), OBJECTIVE, coloured(1.0), config, seed=0)
     list(trainer.run())
     return trainer.result
 
@@ -227,7 +239,7 @@ def learned() -> Prompted:
 def fine_tuning(learned: Prompted) -> Trainer:
     """On images of the opposite colours, by adapters of both denoiser and encoder."""
     adapted = adapt(copy.deepcopy(learned), Lora(4, 8.0, (*ATTENTION, *TEXT)), generator(1))
-    config = TrainConfig(steps=30, batch_size=8, learning_rate=0.05, warmup=1, weight_decay=0.01, ema=0.1)
+    config = TrainConfig(steps=60, batch_size=8, learning_rate=0.02, warmup=1, weight_decay=0.01, ema=0.1)
     return Trainer(adapted, OBJECTIVE, coloured(-1.0), config, seed=0)
 
 
@@ -239,13 +251,14 @@ def loss(data: TensorData, model: nn.Module) -> float:
 
 
 def test_a_trained_network_learns_new_data_and_keeps_its_own_weights_bit_for_bit(learned: Prompted) -> None:
+    """Of the loss at first 0.01 to 0.08 was left, with two seeds; one whose adapters do not learn keeps it all."""
     trainer, new = fine_tuning(learned), coloured(-1.0)
     before = {name: weight.clone() for name, weight in trainer.bare.state_dict().items()}
     first = loss(new, learned)
     assert loss(new, trainer.bare) == pytest.approx(first, rel=1e-5)
     list(trainer.run())
     for model in (trainer.bare, trainer.result):
-        assert loss(new, model) < 0.8 * first
+        assert loss(new, model) < 0.4 * first
         assert loss(new, merge(model)) == pytest.approx(loss(new, model), rel=1e-5)
         for name, weight in model.state_dict().items():
             assert torch.equal(weight, before[name]) == (".lora_" not in name), name
