@@ -80,6 +80,8 @@ class Attention(nn.Module):
         ValueError: when the heads do not divide the width, or the groups the heads.
     """
 
+    attend = staticmethod(attend)  # `backbones.cpu.swift` puts another in its place
+
     def __init__(
         self, width: int, heads: int, groups: int | None = None, *, bias: bool = False, context: int | None = None
     ) -> None:
@@ -120,7 +122,7 @@ class Attention(nn.Module):
             q, k = rotate(q, *turn), rotate(k, *turn)
         if cache is not None and positions is not None:
             k, v = cache.write(positions, k, v)  # [B, G, S, d]
-        return self._join(attend(q, k, v, mask, bias))
+        return self._join(self.attend(q, k, v, mask, bias))
 
     def read(self, context: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, "B G S d"], Float[Tensor, "B G S d"]]:
         """Keys and values of a context: computed once, looked at by many queries. Raises ShapeError."""
@@ -137,7 +139,7 @@ class Attention(nn.Module):
         """Attend from x to what `read` made of a context of as many rows. Raises ShapeError."""
         if x.ndim != 3 or x.shape[-1] != self.width or len(x) != len(memory[0]):
             raise wrong("Attention: x", x, f"[{len(memory[0])}, T, {self.width}], a row for each of the context")
-        return self._join(attend(self._split(self.query(x), self.heads), *memory, mask))
+        return self._join(self.attend(self._split(self.query(x), self.heads), *memory, mask))
 
     def _split(self, x: Float[Tensor, "B T HD"], heads: int) -> Float[Tensor, "B H T d"]:
         return x.view(*x.shape[:-1], heads, self.head_width).transpose(1, 2)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones import feed_forward as networks
-from backbones.attention import Attention
+from backbones.attention import Attention, attend
 from backbones.masks import FULL, Mask
 from backbones.positions import Positions
 from backbones.stack import Block, Stack
@@ -94,6 +94,8 @@ class PixelAttention(nn.Module):
         eps: of the normalisation.
     """
 
+    attend = staticmethod(attend)  # as in `Attention`
+
     def __init__(self, channels: int, heads: int, groups: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
@@ -112,7 +114,7 @@ class PixelAttention(nn.Module):
             to(tokens).view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
             for to in (self.to_q, self.to_k, self.to_v)
         )  # [B, heads, H*W, C/heads]
-        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, H*W, C]
+        y = self.attend(q, k, v).transpose(1, 2).flatten(2)  # [B, H*W, C]
         return x + picture(self.to_out[0](y), x)
 
 

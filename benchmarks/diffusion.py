@@ -5,7 +5,7 @@
 
 The peer is what its users run: a pipeline call with the scheduler that a request asks for. It can serve a load one by
 one, or as large groups of equal requests as wait, each with the memory layout that it has by default and with channels
-last; whichever is fastest counts. Ours is the engine, with `backbones.winograd.swift` on a CPU. The network is a
+last; whichever is fastest counts. Ours is the engine, with `backbones.cpu.swift` on a CPU. The network is a
 UNet2DConditionModel on 32 x 32 latents; what both make are latents, as the autoencoder is the same. Before anything is
 timed, images of both are compared.
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from backbones.convert import unet
+from backbones.cpu.swift import swift
 from backbones.unet import UNet
-from backbones.winograd import swift
 from benchmarks.diffusion_load import SOLVERS, Asked, Size
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request

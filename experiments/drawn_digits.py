@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from backbones.convert import unet
+from backbones.cpu.swift import swift
 from backbones.initialise import build
-from backbones.winograd import swift
 from experiments.claim import Claim, DataError, Finding, Number, Setting
 from generative.diffusion.data import Split, digits, load
 from generative.diffusion.engine.engine import Engine

@@ -4,13 +4,11 @@ A tile of 6 x 6 pixels gives 4 x 4 of the output. With the transforms B, G, A be
 
     y = A^T [ (G w G^T) * (B^T d B) ] A        36 products a tile and pair of channels, where 144 are counted directly
 
-and over all tiles the 36 products are matrix products, [tiles, C] [C, O] each. What the transforms cost is read and
-write, once; they run over channels, which lie side by side (channels_last), in the processor's vectors.
+and over some tiles the 36 products are matrix products, [tiles, C] [C, O] each (`kernels`). The transforms run over
+channels, which lie side by side (channels_last), in the processor's vectors; what is between the steps stays in cache.
 
 A sum in another order, with weights up to 8: in float32 the result is off by some 4e-5 of its size, where the direct
 way is off by 5e-6. It is as deterministic, and an image does not depend on the images beside it.
-
-`swift(module)` gives a copy of any network in which every such convolution is one of these.
 
 Source: Winograd 1980, "Arithmetic complexity of computations"; Lavin & Gray 2016, "Fast algorithms for convolutional
 neural networks", sec. 4.3 (the points 0, 1, -1, 2, -2). Key: B images, C channels in, O out, T tiles.
@@ -18,32 +16,19 @@ neural networks", sec. 4.3 (the points 0, 1, -1, 2, -2). Key: B images, C channe
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
-from typing import Any, TypeVar, cast
+from typing import cast
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from backbones.cpu.kernels import at, compiled, panels, tile62
+from backbones.cpu.threads import shared
+
 G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # in units of 1/24
 LEAST = 32  # channels in and out from which it pays
-SUMS = {"reassoc", "contract", "nsz"}  # what may be done to sums; not that there is no nan
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def compiled(function: F) -> F:
-    """`function` as machine code, kept on disk where that may be written to; it holds no other thread up."""
-    plain = inspect.unwrap(function)  # the tests wrap what they check
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True, fastmath=SUMS)(plain))
-    except RuntimeError:
-        return cast(F, numba.njit(nogil=True, fastmath=SUMS)(plain))
+CHUNK = 48  # tiles at a time; a multiple of 6
 
 
 def transformed(weight: Float[Tensor, "O C 3 3"]) -> Float32[Tensor, "36 C O"]:
@@ -60,21 +45,16 @@ class Winograd(nn.Module):
         super().__init__()
         self.out_channels = conv.out_channels
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().float()
-        self.register_buffer("weight", transformed(conv.weight.detach()), persistent=False)
+        self.register_buffer("weight", panels(transformed(conv.weight.detach())), persistent=False)  # [36, P, C, 32]
         self.register_buffer("bias", bias.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O H W"]:
         x = x.detach().contiguous(memory_format=torch.channels_last)
-        B, C, H, W = x.shape
-        down, across = -(-H // 4), -(-W // 4)
-        T = B * down * across
-        d = torch.empty(36, T, C)
+        B, _, H, W = x.shape
         pixels = x.permute(0, 2, 3, 1).numpy()
-        _shared(T, lambda low, high: _enter(pixels, d.numpy(), low, high, down, across))
-        products = torch.bmm(d, cast(Tensor, self.weight))  # [36, T, O]
         y = torch.empty(B, H, W, self.out_channels)
-        bias = cast(Tensor, self.bias).numpy()
-        _shared(T, lambda low, high: _leave(products.numpy(), bias, y.numpy(), low, high, down, across))
+        weight, bias = cast(Tensor, self.weight).numpy(), cast(Tensor, self.bias).numpy()
+        shared(tiles(B, H, W), lambda low, high: _convolve(pixels, weight, bias, y.numpy(), low, high))
         return y.permute(0, 3, 1, 2)
 
 
@@ -92,49 +72,21 @@ def fits(layer: nn.Module) -> bool:
     )
 
 
-def swift(module: nn.Module) -> nn.Module:
-    """A copy of a network for sampling: every 3x3 convolution that `fits` is a `Winograd`; it takes no gradients.
-
-    Further training of `module` is not seen by the copy.
-    """
-    made = copy.deepcopy(module).eval().requires_grad_(False)
-    for name, layer in list(made.named_modules()):
-        if name and fits(layer):
-            path, _, leaf = name.rpartition(".")
-            setattr(made.get_submodule(path), leaf, Winograd(cast(nn.Conv2d, layer)))
-    return made
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="winograd")
-
-
-def _shared(count: int, work: Callable[[int, int], Any]) -> None:
-    """`work` on 0 ... count - 1, in as many parts as torch has threads; none still runs afterwards."""
-    threads = torch.get_num_threads()
-    size = -(-count // threads)
-    others: list[Future[Any]] = []
-    try:
-        for low in range(size, count, size):
-            others.append(_pool(threads).submit(work, low, min(low + size, count)))
-        work(0, min(size, count))
-    finally:  # an interrupt comes here, too
-        wait(others)
-    for part in others:
-        part.result()
+def tiles(B: int, H: int, W: int) -> int:
+    """Of so many images."""
+    return B * -(-H // 4) * -(-W // 4)
 
 
 @compiled
 def _enter(
     x: Float32[np.ndarray, "B H W C"],
-    d: Float32[np.ndarray, "36 T C"],
+    d: Float32[np.ndarray, "36 CHUNK C"],
     low: int,
     high: int,
     down: int,
     across: int,
 ) -> None:
-    """B^T d B of the tiles from `low` to `high`; beyond the edge of an image there are zeros."""
+    """B^T d B of the tiles from `low` to `high` in the first rows of `d`; beyond the edge of an image stand zeros."""
     H, W, C = x.shape[1:]
     tile, half = np.zeros((6, 6, C), np.float32), np.empty((6, 6, C), np.float32)
     two, four, five = np.float32(2), np.float32(4), np.float32(5)
@@ -161,15 +113,15 @@ def _enter(
                 a0, a1, a2 = half[i, 0, c], half[i, 1, c], half[i, 2, c]
                 a3, a4, a5 = half[i, 3, c], half[i, 4, c], half[i, 5, c]
                 p, q, r, s = a4 - four * a2, a3 - four * a1, a4 - a2, two * (a3 - a1)
-                k = 6 * i
-                d[k, t, c] = four * a0 - five * a2 + a4
-                d[k + 1, t, c], d[k + 2, t, c], d[k + 3, t, c], d[k + 4, t, c] = p + q, p - q, r + s, r - s
-                d[k + 5, t, c] = four * a1 - five * a3 + a5
+                k, n = 6 * i, t - low
+                d[k, n, c] = four * a0 - five * a2 + a4
+                d[k + 1, n, c], d[k + 2, n, c], d[k + 3, n, c], d[k + 4, n, c] = p + q, p - q, r + s, r - s
+                d[k + 5, n, c] = four * a1 - five * a3 + a5
 
 
 @compiled
 def _leave(
-    m: Float32[np.ndarray, "36 T O"],
+    m: Float32[np.ndarray, "36 CHUNK 32P"],
     bias: Float32[np.ndarray, "O"],
     y: Float32[np.ndarray, "B H W O"],
     low: int,
@@ -177,16 +129,16 @@ def _leave(
     down: int,
     across: int,
 ) -> None:
-    """A^T m A of the tiles from `low` to `high`, and the bias; what lies beyond the edge is left out."""
+    """A^T m A of the tiles from `low` to `high`, from the first rows of `m`, and the bias; none beyond the edge."""
     H, W, outs = y.shape[1:]
     half, whole = np.empty((4, 6, outs), np.float32), np.empty((4, 4, outs), np.float32)
     two, four, eight = np.float32(2), np.float32(4), np.float32(8)
     for t in range(low, high):
-        b, top, left = t // (down * across), t // across % down * 4, t % across * 4
+        b, top, left, n = t // (down * across), t // across % down * 4, t % across * 4, t - low
         for j in range(6):
             for o in range(outs):
-                a0, a1, a2 = m[j, t, o], m[6 + j, t, o], m[12 + j, t, o]
-                a3, a4, a5 = m[18 + j, t, o], m[24 + j, t, o], m[30 + j, t, o]
+                a0, a1, a2 = m[j, n, o], m[6 + j, n, o], m[12 + j, n, o]
+                a3, a4, a5 = m[18 + j, n, o], m[24 + j, n, o], m[30 + j, n, o]
                 p, q, r, s = a1 + a2, a1 - a2, a3 + a4, a3 - a4
                 half[0, j, o], half[1, j, o] = a0 + p + r, q + two * s
                 half[2, j, o], half[3, j, o] = p + four * r, q + eight * s + a5
@@ -201,3 +153,28 @@ def _leave(
             for j in range(min(4, W - left)):
                 for o in range(outs):
                     y[b, top + i, left + j, o] = whole[i, j, o]
+
+
+@compiled
+def _convolve(
+    x: Float32[np.ndarray, "B H W C"],
+    w: Float32[np.ndarray, "36 P C 32"],
+    bias: Float32[np.ndarray, "O"],
+    y: Float32[np.ndarray, "B H W O"],
+    low: int,
+    high: int,
+) -> None:
+    """The tiles from `low` to `high`, so many at a time that they stay in the cache between one step and the next."""
+    H, W, C = x.shape[1:]
+    P, down, across = w.shape[1], -(-H // 4), -(-W // 4)
+    d, m = np.zeros((36, CHUNK, C), np.float32), np.empty((36, CHUNK, P * 32), np.float32)
+    none = np.zeros(32, np.float32)
+    for first in range(low, high, CHUNK):
+        last = min(first + CHUNK, high)
+        _enter(x, d, first, last, down, across)
+        for k in range(36):
+            for p in range(P):
+                for t in range(0, last - first, 6):
+                    from_, to = (k * CHUNK + t) * C, (k * CHUNK + t) * P * 32 + p * 32
+                    tile62(at(d, from_), C, at(w, (k * P + p) * C * 32), 32, at(none, 0), at(m, to), P * 32, C)
+        _leave(m, bias, y, first, last, down, across)

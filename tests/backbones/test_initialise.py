@@ -17,6 +17,8 @@ import backbones
 from backbones.additive import AdditiveAttention
 from backbones.classifiers import LeNet, ResNet
 from backbones.cnn import atari, impala
+from backbones.cpu.linear import Linear, Pointwise
+from backbones.cpu.winograd import Winograd
 from backbones.dit import DiT
 from backbones.dueling import Dueling
 from backbones.features import Fourier, Polynomial, TileCoding
@@ -39,7 +41,6 @@ from backbones.transformer import Transformer
 from backbones.translator import EncoderDecoder
 from backbones.unet import UNet
 from backbones.vision import ViT
-from backbones.winograd import Winograd
 
 
 def gpt(**kind: Any) -> Callable[[], nn.Module]:
@@ -76,7 +77,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "recurrent translator": lambda: Seq2Seq(9, 8, 6),
     "translator": lambda: EncoderDecoder(source=9, vocabulary=8, width=16, depth=2, heads=4),
 }
-APART = {Positions, Replicas, Packed, PackedAttention, PackedGate, Winograd}
+APART = {Positions, Replicas, Packed, PackedAttention, PackedGate, Winograd, Linear, Pointwise}
 
 
 def seeded(seed: int) -> torch.Generator:
