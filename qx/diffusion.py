@@ -1,4 +1,4 @@
-"""`qx diffuse`: train a diffusion model on images."""
+"""`qx diffuse`: train a diffusion model on images, or with --base fine-tune one that was trained before."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
 from generative.diffusion.data import EMBEDDED, Split, load
-from generative.diffusion.measures.metrics import Judge
+from generative.diffusion.data.pixels import Channels
 from generative.diffusion.model import DiffusionConfig
 from generative.diffusion.training.course import Course, PartsConfig
+from generative.diffusion.training.lora import Lora
 from generative.train import TrainConfig
 from lab import console
 from lab.run import Run
+from qx import diffusion_progress as progress
+from qx.diffusion_drawn import in_words, judged
 from qx.diffusion_report import write
 from qx.jobs import device_of, show, start
-from qx.usage import Common, Lasting, asked, choose, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
+
+if TYPE_CHECKING:
+    from qx.finetune import TuneJob
 
 DEFAULTS = TrainConfig(steps=1000, batch_size=128, learning_rate=2e-3, ema=0.05)
-NETWORK, PARTS = DiffusionConfig(), PartsConfig()
+NETWORK, PARTS, LORA = DiffusionConfig(), PartsConfig(), Lora()
+SIZE = 32
 GUIDANCE = {"label": 1.5, "prompt": 3.0}  # of the samples in the report
-JUDGED = 500  # samples that the report's judge sees
+TOLD = ("dropout", "weight")  # of the parts, what fine-tuning takes, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +44,18 @@ class Diffuse(Lasting):
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """What to learn: digits (scikit-learn's 1,797 handwritten ones) or scenes (captioned, on a grid), both embedded; an
     .npz file; or a folder of images."""
-    size: int = 32
-    """Side of the square that every image of a folder becomes. Larger shows more and costs its square in time."""
+    size: int = SIZE
+    """Side of the square that every image of a folder becomes. Larger shows more and costs its square in time. With
+    --base it is the size that the base draws."""
+    base: Path | None = None
+    """A run of `qx diffuse`, or a folder of diffusers (DDPM, DDIM, LDM, DiT or Stable Diffusion), to fine-tune by
+    low-rank adapters: its network, noise, text encoder and autoencoder are taken as they are."""
+    samples_every: int | None = None
+    """Updates between small grids of samples in RUN/progress; 0 draws none. By default so many that they take a
+    fiftieth of the time at most. Fewer show more of how it learns, and take longer; what is learned is the same."""
     model: DiffusionConfig = NETWORK
     parts: PartsConfig = PARTS
+    lora: Lora = LORA
     train: TrainConfig = DEFAULTS
 
 
@@ -53,7 +67,7 @@ class DiffuseJob:
 
     def __init__(self, options: Diffuse) -> None:
         self.device = device_of(options)
-        self.data = _load(options)
+        self.data = read(options, options.size)
         self.inputs: tuple[Path, ...] = (Path(options.data),) if Path(options.data).is_file() else ()
         captions = self.data.train.captions
         prompts = options.parts.prompts or (captions is not None and not self.data.classes)
@@ -72,87 +86,72 @@ class DiffuseJob:
             )
         self.name, self.total = Path(options.data).stem, self.trainer.total
         self.guidance = GUIDANCE["prompt" if prompts else "label"]
+        self.grids = progress.Grids(options.samples_every, options.train, options.seed, self.guidance)
 
     def watch(self) -> Mapping[str, Tensor]:
         return {}
 
+    def look(self, run: Run, step: int) -> None:
+        """A grid of what the denoiser draws, where one is due."""
+        done = step - self.trainer.before
+        if self.grids.due(done):
+            self.grids.leave(run, done, self.trainer.result(), self.data)
+
     def evaluate(self) -> dict[str, Any]:
-        """How many samples are what they were asked to be, where that can be said.
-
-        Of classes a judge says it, who was trained on real images alone; of captions the data's own check, for those of
-        the training and for those held out. Nothing where there is neither.
-        """
-        if self.options.parts.prompts:
-            return self._obeyed()
-        if not self.data.classes or not len(self.data.test):
-            return {}
-        judge = Judge(self.data.train, self.data.test)
-        labels = [i % self.data.classes for i in range(JUDGED)]
-        images = self._drawn(labels)
-        recognised = judge.recognised(images, torch.tensor(labels)).float().mean().item()
-        found = {"recognised": recognised, "judge_accuracy": judge.accuracy}
-        among = min(JUDGED, len(self.data.test))
-        if among > 1:
-            found["frechet"] = judge.quality(self.data.test.image[:among], images[:among]).frechet
-        return {**found, "samples": JUDGED, "guidance": self.guidance}
-
-    def _obeyed(self) -> dict[str, Any]:
-        check, found = self.data.check, {}
-        if check is None:
-            return {}
-        for part, captions in (("obeyed", self.data.train.captions), ("obeyed_unseen", self.data.test.captions)):
-            wanted = list(captions or ())[:JUDGED]
-            if wanted:
-                found[part] = check(self._drawn(wanted), wanted).float().mean().item()
-        return {**found, "samples": JUDGED, "guidance": self.guidance} if found else {}
-
-    def _drawn(self, told: Sequence[int | str]) -> Tensor:
-        done = 0
-        with console.progress("sampling", len(told)) as bar:
-
-            def count(more: int) -> None:
-                nonlocal done
-                done += more
-                bar.update(done)
-
-            pipeline = self.trainer.result()
-            seed = self.options.seed
-            return pipeline.sample(told, seed=seed, guidance=self.guidance, steps=20, progress=count)
+        """How many samples are what they were asked to be, where that can be said (`diffusion_drawn.judged`)."""
+        return judged([self.trainer.result()], self.data, seed=self.options.seed, guidance=self.guidance)[0]
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """What `qx.diffusion_report` writes."""
         weight = self.options.parts.weight
         write(run, self.trainer.result(), self.data, self.name, weight, self.guidance, self.options.seed)
+        progress.strip(run)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-        words = [("pictures", str(Path(result["run"]) / "report.png")), ("run", str(result["run"]))]
-        among = f"{result.get('samples')} samples, guidance {result.get('guidance', 1):g}"
-        if "recognised" in result:
-            judge = f"a judge that is right about {result['judge_accuracy']:.1%} of held-out real images"
-            return [("recognised", f"{result['recognised']:.1%} of {among}, by {judge}"), *words]
-        if "obeyed" in result:
-            unseen = (
-                f"{result['obeyed_unseen']:.1%} of captions never trained on; " if "obeyed_unseen" in result else ""
-            )
-            return [("obeyed", f"{result['obeyed']:.1%} of captions of the training, {unseen}{among}"), *words]
-        return words
+        pictures = str(Path(result["run"]) / "report.png")
+        return [*in_words(result), ("pictures", pictures), ("run", str(result["run"]))]
 
 
 def diffuse(args: Sequence[str]) -> dict[str, Any]:
-    """`qx diffuse DATA`."""
+    """`qx diffuse DATA`, `qx diffuse DATA --base RUN_OR_FOLDER`."""
     options = parse(Diffuse, args, "qx diffuse")
-    job = DiffuseJob(options)
+    job = prepared(options)
     _, result = start(job, to_tree(job.options), options)
     show(job, result)
     return result
 
 
-def reopen(run: Run, common: Common) -> DiffuseJob:
+def reopen(run: Run, common: Common) -> DiffuseJob | TuneJob:
     """The job of a run of `qx diffuse`."""
-    return DiffuseJob(dataclasses.replace(from_tree(Diffuse, run.config), device=common.device))
+    return prepared(dataclasses.replace(from_tree(Diffuse, run.config), device=common.device))
 
 
-def _load(options: Diffuse) -> Split:
+def prepared(options: Diffuse) -> DiffuseJob | TuneJob:
+    """The job that is asked for, before anything is written.
+
+    Raises UsageError for options of a network beside a base, and of adapters without one.
+    """
+    if options.base is None:
+        for flag in _changed(options.lora, LORA):
+            raise UsageError(f"{flag}: adapters are put into a trained model; expected a --base beside it")
+        return DiffuseJob(options)
+    from qx.finetune import TuneJob  # seconds to load
+
+    for flag in [*_changed(options.model, NETWORK), *_changed(options.parts, PARTS, TOLD)]:
+        raise UsageError(
+            f"{flag}: the network and what stands around it are those of --base {options.base}; beside it there are "
+            "--rank, --alpha, --targets, --dropout, --weight and how to train"
+        )
+    return TuneJob(options)
+
+
+def _changed(config: Any, plain: Any, but: Sequence[str] = ()) -> list[str]:
+    """The flags of a configuration that are not as they are by default."""
+    names = [field.name for field in dataclasses.fields(config) if field.name not in but]
+    return ["--" + name.replace("_", "-") for name in names if getattr(config, name) != getattr(plain, name)]
+
+
+def read(options: Diffuse, size: int, channels: Channels = "auto") -> Split:
     """The images; what was found while reading them is said. Raises UsageError for a name near an embedded one."""
     if options.data not in EMBEDDED and not Path(options.data).exists():
         choose("data set", options.data, EMBEDDED)
@@ -162,7 +161,7 @@ def _load(options: Diffuse) -> Split:
         if Path(options.data).is_dir():  # the others are read at once
             bar = reading.enter_context(console.progress("reading images", 1, counts=False))
             said["progress"] = lambda files: bar.update(0, f"{files:,} files")
-        found = load(options.data, size=options.size, seed=options.seed, **said)
+        found = load(options.data, size=size, channels=channels, seed=options.seed, **said)
     for line in found.report.lines() if found.report.kept else []:
         console.err.print(f"[dim]{console.escape(line)}[/]", soft_wrap=True)
     return found

@@ -13,18 +13,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from generative.diffusion.data import Split
+from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_gif, save_png
 from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.solvers.solver import SolverError
 from generative.diffusion.stock.export import save_folder, stock_of
+from generative.diffusion.stock.stock import Stock
 from generative.diffusion.training.weight import Weight
 from lab import console, plots
 from lab.run import Run
+from qx.diffusion_drawn import Told
 
 COLUMNS = 10
 FRAMES = 20  # samples in the film
 TILES = (4, 5)  # rows and columns of samples with their captions
-Told = Sequence[int | str | None]
 
 
 def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, guidance: float, seed: int) -> None:
@@ -40,9 +42,9 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, 
         seed: of the samples.
     """
     pipeline.save(run.path / "model")
-    _stock(pipeline, run.path / "diffusers")
+    stock_folder(pipeline, run.path / "diffusers")
     look: dict[str, Any] = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
-    told, real = _wanted(pipeline, data)
+    told, real = wanted(pipeline, data, COLUMNS)
     images = pipeline.sample(told, seed=seed, guidance=guidance, steps=20)
     film = list(_film(pipeline, told[:: -(-len(told) // FRAMES)], guidance, seed))
     save_gif([grid(shown, COLUMNS, **look) for shown in film], run.path / "denoising.gif")
@@ -80,13 +82,16 @@ def album(images: Tensor, words: Sequence[str], columns: int) -> Figure:
     return made
 
 
-def _stock(pipeline: Pipeline, folder: Path) -> None:
-    """Whole or not at all, in place of an earlier one; where no stock pipeline holds such a model it is said why."""
+def stock_folder(parts: Pipeline | Stock, folder: Path) -> None:
+    """The model as diffusers reads it, whole or not at all, in place of an earlier one.
+
+    Where no stock pipeline holds such a model it is said why.
+    """
     new = folder.with_name(folder.name + ".tmp")
     for old in (new, folder):
         shutil.rmtree(old, ignore_errors=True)
     try:
-        save_folder(new, stock_of(pipeline))
+        save_folder(new, stock_of(parts) if isinstance(parts, Pipeline) else parts)
     except (SolverError, ValueError) as reason:
         shutil.rmtree(new, ignore_errors=True)
         console.err.print(f"[dim]no folder for diffusers: {console.escape(str(reason))}[/]", soft_wrap=True)
@@ -94,16 +99,18 @@ def _stock(pipeline: Pipeline, folder: Path) -> None:
         new.rename(folder)
 
 
-def _wanted(pipeline: Pipeline, data: Split) -> tuple[Told, Tensor]:
-    """What the report draws, and a real image for each: a hundred.
+def wanted(parts: Parts, data: Split, columns: int) -> tuple[Told, Tensor]:
+    """What the report draws, and a real image for each: as many rows as columns.
 
-    Ten of every class, of ten classes at most; or captions, held out where there are any; or anything.
+    A row for every class, of so many classes at most; or captions, those held out first; or anything.
     """
-    if pipeline.text is not None:
-        part = data.test if len(data.test) else data.train
-        return list(part.captions or ())[:100], part.image[:100]
-    labels: list[int | None] = [c for c in range(min(10, data.classes)) for _ in range(10)]
-    labels = labels or [None] * 100
+    count = columns * columns
+    if parts.text is not None:
+        captions = [*(data.test.captions or ()), *(data.train.captions or ())]
+        return captions[:count], torch.cat([data.test.image[:count], data.train.image[:count]])[:count]
+    classes = data.classes if parts.classes is not None else 0
+    labels: list[int | None] = [c for c in range(min(columns, classes)) for _ in range(columns)]
+    labels = labels or [None] * count
     image, label = data.train.image, data.train.label
     left = {c: iter(image if c is None or label is None else image[label == c]) for c in set(labels)}
     blank = torch.ones_like(image[0])

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float64
@@ -96,6 +96,17 @@ class Job(Protocol):
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The result in words: name and value, a line each."""
+        ...
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """A job that also draws what it learns, on the way."""
+
+    def look(self, run: Run, step: int) -> None:
+        """Asked after every step, of the process that writes: leave a picture in the run where one is due; changes
+        nothing else.
+        """
         ...
 
 
@@ -195,6 +206,8 @@ def drive(job: Job, run: Run, save_every: float, those: Crew) -> None:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
                 bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
+            if those.leads and isinstance(job, Showing):
+                job.look(run, step)
             stop = those.any(interrupted())
             if stop or (time.monotonic() - saved > save_every and step < job.total):
                 run.save(trainer.step, trainer.state_dict())

@@ -13,7 +13,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from backbones.winograd import swift
+from backbones.cpu.swift import swift
 from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request, RequestError
 from generative.diffusion.parts import Parts
@@ -22,10 +22,12 @@ from generative.diffusion.pipeline import Pipeline
 from lab import console, streams
 from lab.run import write_json
 from qx.jobs import device_of
+from qx.sample_init import Beginning, beginning
 from qx.usage import Common, UsageError, asked, parse
 
 INDEX = "model_index.json"  # of a folder that diffusers wrote
 SHOWN = 640  # pixels of the picture's side, at least
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # what an engine is told of the network's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +53,24 @@ class Sample(Common):
     eta: float | None = None
     """Noise that the solver adds, 0 to 1, where it lets one choose (ddim). By default its own choice."""
     init: Path | None = None
-    """A picture to begin from, of the model's size; see --strength."""
-    strength: float = 0.6
-    """With --init, how much of it is repainted: more leaves less of it. In (0, 1]."""
+    """A picture to begin from; see --strength. It is read as those of a folder: its middle square, resized to the
+    model's size, set upright, laid over white where it is transparent."""
+    mask: Path | None = None
+    """With --init, a picture of the same proportions: what is white in it is painted anew, what is black (or
+    transparent) is kept. Kept pixels are those of --init exactly; of a model of latents they are what its autoencoder
+    makes of them, and the mask is as coarse as its latents."""
+    strength: float | None = None
+    """With --init, how much of it is repainted: more leaves less of it. In (0, 1]; by default 0.6, with --mask 1."""
     rows: int = 16
     """Network rows in one call; a guided image takes two. More use the machine better, and take more memory."""
     mode: Literal["eager", "compiled", "graph"] = "eager"
     """How a turn of the loop is run. compiled takes a minute before the first image and is faster then; graph, on CUDA
     alone, replays the whole turn as one."""
     ways: Literal["auto", "plain"] = "auto"
-    """auto: on a CPU, 3x3 convolutions by Winograd's way: faster, off by some 1e-5; plain: as the network has them."""
+    """auto: on a CPU, in float32, 3x3 convolutions by Winograd's way: faster, off by some 1e-5; plain: as the network
+    has them."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network. bfloat16 halves its memory, and its answers hold 2 to 3 digits; all else stays in float32."""
 
 
 def sample(args: Sequence[str]) -> dict[str, Any]:
@@ -69,10 +79,10 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     device = device_of(options)
     model = _open(options, device)
     with asked("--mode"):
-        engine = model.engine(options.rows, mode=options.mode)
+        engine = model.engine(options.rows, mode=options.mode, network_dtype=DTYPES[options.dtype])
     clip = model.clip(options.solver) if isinstance(model, Pipeline) else None
     classes = engine.inputs.classes
-    against = _against(options, model)
+    against, begun = _against(options, model), beginning(model, options.init, options.mask, options.strength)
     requests = [
         Request(
             streams.derive(options.seed, "image", i),
@@ -83,11 +93,12 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
             clip,
             options.eta,
             condition,
-            init,
-            options.strength if init is not None else 1.0,
+            begun.init,
+            begun.strength,
+            begun.mask,
             against=against if told else None,
         )
-        for i, (label, condition, init, told) in enumerate(_wanted(options, model, engine))
+        for i, (label, condition, told) in enumerate(_wanted(options, model, engine))
     ]
     began = time.perf_counter()
     with console.progress("sampling", options.n) as bar:
@@ -112,6 +123,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     np.savez(out / "samples.npz", images=images.cpu().numpy(), labels=labels)
     result = {"samples": options.n, "solver": options.solver, "steps": options.steps, "guidance": options.guidance}
     result |= {"seconds": seconds, "images_per_second": options.n / seconds, "device": device.type}
+    result |= _asked_for(options, begun)
     result |= {"picture": str(out / "samples.png"), "images": str(out / "samples.npz")}
     write_json(out / "result.json", result)
     words = f"{options.n} images in {seconds:.1f} s: {out / 'samples.png'} and {out / 'samples.npz'}"
@@ -134,12 +146,15 @@ def _open(options: Sample, device: torch.device) -> Parts:
         model = Pipeline.load(folder)
         model.network.eval()
     model.to(device)
+    if (dtype := DTYPES[options.dtype]) is not None:
+        model.network.to(dtype)
+        return model  # Winograd's way is float32
     quick = options.ways == "auto" and device.type == "cpu" and options.mode == "eager"
     return model.using(swift(model.network)) if quick else model
 
 
-def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, Tensor | None, bool]]:
-    """(label, condition, init, whether there is anything to guide towards) of each image."""
+def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, bool]]:
+    """(label, condition, whether there is anything to guide towards) of each image."""
     classes, n = engine.inputs.classes, options.n
     if model.text is not None and not options.prompt:
         console.err.print("[dim]no --prompt: drawn without being told what[/]")
@@ -148,11 +163,10 @@ def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | N
     if options.prompt and model.text is None:
         raise UsageError(f"--prompt {options.prompt[0]!r}: this model reads no prompts")
     labels = [options.label if classes is None or options.label is not None else i % classes for i in range(n)]
-    init = None if options.init is None else _picture(options.init, engine, model)
     if not options.prompt:
-        return [(label, None, init, label is not None) for label in labels]
+        return [(label, None, label is not None) for label in labels]
     told = model.conditions(list(options.prompt))
-    return [(label, told[i % len(told)], init, True) for i, label in enumerate(labels)]
+    return [(label, told[i % len(told)], True) for i, label in enumerate(labels)]
 
 
 def _against(options: Sample, model: Parts) -> dict[str, Tensor] | None:
@@ -164,24 +178,15 @@ def _against(options: Sample, model: Parts) -> dict[str, Tensor] | None:
     return model.conditions([options.against])[0]
 
 
-def _picture(path: Path, engine: Engine, model: Parts) -> Tensor:
-    """The sample that a picture is. Raises UsageError where there is none of the model's size."""
-    from PIL import Image
-
-    latents = model.latents
-    grey = (engine.inputs.shape[0] if latents is None else latents.autoencoder.config.in_channels) == 1
-    try:
-        with Image.open(path) as opened:
-            read = np.asarray(opened.convert("L" if grey else "RGB"))
-    except OSError as error:
-        raise UsageError(f"--init {path}: not a picture ({error})") from None
-    image = torch.from_numpy(read.copy()).float().div(127.5).sub(1)
-    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)  # [C, H, W]
-    found = model.encode(image[None])[0]
-    if tuple(found.shape) != engine.inputs.shape:
-        _, height, width = engine.inputs.shape
-        times = image.shape[-1] // found.shape[-1]
-        raise UsageError(
-            f"--init {path}: {image.shape[-1]} x {image.shape[-2]} pixels; expected {width * times} x {height * times}"
-        )
+def _asked_for(options: Sample, begun: Beginning) -> dict[str, Any]:
+    """What was asked beside solver, steps and guidance, where it was given, for result.json."""
+    found: dict[str, Any] = {"dtype": options.dtype}
+    if options.prompt:
+        found["prompts"] = list(options.prompt)
+    if options.against is not None:
+        found["against"] = options.against
+    if options.init is not None:
+        found |= {"init": str(options.init), "strength": begun.strength}
+    if options.mask is not None:
+        found["mask"] = str(options.mask)
     return found

@@ -115,10 +115,10 @@ def test_a_learner_of_each_family_leaves_the_global_generators_alone(family: Mod
 def test_a_run_of_a_diffusion_model_leaves_the_global_generators_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qx import diffusion
+    from qx import diffusion_drawn
     from qx.main import main
 
-    monkeypatch.setattr(diffusion, "JUDGED", 20)
+    monkeypatch.setattr(diffusion_drawn, "JUDGED", 20)
     assert main(["diffuse", "digits", "--width", "16", *FEW, "--out", str(tmp_path / "i")]) == 0
     assert main(["sample", str(tmp_path / "i"), "--n", "4", "--solver", "ddpm", "--steps", "3"]) == 0
 

@@ -43,8 +43,27 @@ class Parts:
         """What makes the tables of the solvers that requests name."""
         raise NotImplementedError
 
-    def engine(self, rows: int = 64, *, prove: bool = False, mode: str = "eager") -> Engine:
-        """The loop that samples it, on the network's device. `prove`, `mode` and what it raises: see `Engine`."""
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """[C, H, W] of an image: of a sample, or of what the autoencoder makes of one."""
+        if self.latents is None:
+            return self.shape
+        config, (_, height, width) = self.latents.autoencoder.config, self.shape
+        times = 2 ** (len(config.block_out_channels) - 1)  # each level after the first halves an image
+        return config.in_channels, height * times, width * times
+
+    def engine(
+        self,
+        rows: int = 64,
+        *,
+        prove: bool = False,
+        mode: str = "eager",
+        network_dtype: torch.dtype | None = None,
+    ) -> Engine:
+        """The loop that samples it, on the network's device.
+
+        `prove`, `mode`, `network_dtype`, to which the network was moved before, and what it raises: see `Engine`.
+        """
         device = next(self.network.parameters()).device
         null = self.conditions([""])[0] if self.text is not None else None
         return Engine(
@@ -57,6 +76,7 @@ class Parts:
             device=device,
             variance=self.learned_variance,
             self_conditioned=self.self_conditioned,
+            network_dtype=network_dtype,
             mode=mode,
             prove=prove,
         )

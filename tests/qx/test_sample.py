@@ -71,7 +71,6 @@ def test_a_picture_to_begin_from_stays_the_more_the_less_is_repainted(folder: Pa
         (["--prompt", "a cat"], "--prompt 'a cat': this model reads no prompts"),
         (["--solver", "uni"], "solver 'uni' is unknown; did you mean 'unipc'"),
         (["--solver", "flow-euler"], "for flow matching"),
-        (["--init", "none.png"], "--init none.png: not a picture"),
         (["--eta", "0.5", "--solver", "heun"], "takes no eta"),
         (["--steps", "0"], "--steps 0"),
     ],
@@ -84,14 +83,6 @@ def test_what_cannot_be_drawn_is_one_line(
     assert words in said.err
     assert "Traceback" not in said.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_picture_of_another_size_is_told_the_size(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("L", (9, 8)).save(tmp_path / "wide.png")
-    assert main.main(["sample", str(folder), *FEW, "--init", str(tmp_path / "wide.png")]) == 2
-    assert "9 x 8 pixels; expected 8 x 8" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_is_named_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,15 +36,54 @@ def decode(
     """
     found: list[str] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of is reported here
-            picture = _fit(_rgb(_open(path, found), background, found), size, found)
+        picture = square(whole(path, background, found), size, found)
     except RefusedError as refusal:
         note(str(refusal))
         return None
     for finding in found:
         note(finding)
     return np.asarray(picture)
+
+
+def whole(path: Path, background: str, found: list[str]) -> Image.Image:
+    """The picture as wide and high as it is: upright, opaque, RGB of 8 bits a channel.
+
+    Args:
+        path: the file.
+        background: a colour that shows through where the picture is transparent.
+        found: each finding is added to it.
+
+    Raises:
+        RefusedError: for a file that is left out.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow warns of is reported here
+        return _rgb(_open(path, found), background, found)
+
+
+def square(image: Image.Image, size: int, found: list[str]) -> Image.Image:
+    """The middle square, of `size` pixels a side; untouched where it has them already.
+
+    Args:
+        image: the picture.
+        size: side of the square, in pixels.
+        found: each finding is added to it.
+
+    Raises:
+        RefusedError: where it would have to be enlarged too much.
+    """
+    side = min(image.size)
+    if side * TINY < size:
+        raise RefusedError("tiny")
+    if image.width != image.height:
+        found.append("cropped")
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if side == size:
+        return image
+    found.append("reduced" if side > size else "enlarged")
+    way = Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC
+    return image.resize((size, size), way)
 
 
 def _open(path: Path, found: list[str]) -> Image.Image:
@@ -99,19 +138,3 @@ def _deep(image: Image.Image, found: list[str]) -> Image.Image:
         raise RefusedError("unknown range")
     found.append("deep")
     return Image.fromarray((level / 257).round().astype(np.uint8)).convert("RGB")
-
-
-def _fit(image: Image.Image, size: int, found: list[str]) -> Image.Image:
-    """The middle square, of `size` pixels a side; untouched where it has them already."""
-    side = min(image.size)
-    if side * TINY < size:
-        raise RefusedError("tiny")
-    if image.width != image.height:
-        found.append("cropped")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if side == size:
-        return image
-    found.append("reduced" if side > size else "enlarged")
-    way = Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC
-    return image.resize((size, size), way)

@@ -57,7 +57,10 @@ class PartsConfig:
     latent_channels: int = 4
     """Channels of a latent. More keep more of the image, and leave the denoiser more to do."""
     autoencoder_width: int = 32
-    """Channels of the autoencoder's first level; two levels, so latents have half the side of the images."""
+    """Channels of the autoencoder's first level; the next ones have two, then four times as many."""
+    halvings: int = 1
+    """How often the autoencoder halves the side of an image: latents have 1/2, 1/4, 1/8 ... of it. More make the
+    denoiser faster, and need more channels of a latent."""
     autoencoder_steps: int = 1000
     """Updates of the autoencoder, besides those of the denoiser."""
     adversary: float = 0.0
@@ -106,7 +109,7 @@ class Course:
             told = {"tokens": self.text.tokens(images.captions).ids}
         self.data = _Waiting(len(images), told)
         if parts.latent:
-            shape = (parts.latent_channels, shape[1] // 2, shape[2] // 2)
+            shape = (parts.latent_channels, *(side // 2**parts.halvings for side in shape[1:]))
         else:
             self.data.tensors["image"] = images.image
         self.subject = Subject(shape, classes, None if self.text is None else self.text.features, parts.latent)
@@ -200,7 +203,8 @@ def _first(
 ) -> Trainer:
     """The autoencoder's."""
     channels, height, width = shape
-    size = AutoencoderConfig(channels, height, parts.latent_channels, parts.autoencoder_width)
+    levels = tuple(min(2**level, 4) for level in range(parts.halvings + 1))  # as in Rombach et al. 2022, table 14
+    size = AutoencoderConfig(channels, height, parts.latent_channels, parts.autoencoder_width, levels)
     if height != width:
         raise ValueError(f"images are {width} x {height}; latents are of square ones")
     draws = streams.generator(seed, "autoencoder")
