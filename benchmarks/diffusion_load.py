@@ -37,7 +37,7 @@ class Size:
     """Network rows of our engine."""
     requests: int = 64
     """Of the mixed load."""
-    steps: int = 20
+    steps: int = 10
     """Of the homogeneous batch."""
 
 

@@ -97,7 +97,7 @@ class Ours:
         self.plain: UNet = network
         shape = (4, size.side, size.side)
         self.engine = Engine(
-            swift(network) if peer.device == "cpu" else network.to(peer.device),
+            swift(network, size.rows, size.side**2) if peer.device == "cpu" else network.to(peer.device),
             shape,
             Schedulers(peer.scheduler),
             rows=size.rows,

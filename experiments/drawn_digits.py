@@ -118,7 +118,8 @@ def compare(setting: Setting, data: Split, lesson: Lesson) -> Finding:
     judge = Judge(data.train, data.test, accelerator=Accelerator(cpu=setting.device.type == "cpu"))
     real = data.test.image[: lesson.samples]
     labels = [i % data.classes for i in range(lesson.samples)]
-    made.network = swift(made.network) if setting.device.type == "cpu" else made.network
+    if setting.device.type == "cpu":
+        made.network = swift(made.network, 64, math.prod(data.shape[1:]))
     drawn = {}
     for guidance in (1.0, GUIDANCE):
         setting.report(0.88, "ours draws")
@@ -232,9 +233,11 @@ def peer(shape: tuple[int, int, int]) -> Any:
 def _sampled(network: Any, data: Split, solver: str, steps: int, count: int, setting: Setting) -> Tensor:
     """The recipe's samples, by our loop: the same as diffusers' own (tests/generative/diffusion/solvers)."""
     ours = unet.load({**network.config, "_class_name": "UNet2DModel"}, network.state_dict()).eval()
-    quick = swift(ours) if setting.device.type == "cpu" else ours.to(setting.device)
+    rows = min(64, count)
+    cpu = setting.device.type == "cpu"
+    quick = swift(ours, rows, math.prod(data.shape[1:])) if cpu else ours.to(setting.device)
     noise = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=True)
-    engine = Engine(quick, data.shape, Schedulers(noise), rows=min(64, count), device=setting.device)
+    engine = Engine(quick, data.shape, Schedulers(noise), rows=rows, device=setting.device)
     seeds = [streams.derive(setting.seed, "image", i) for i in range(count)]
     return engine.sample([Request(seed, solver, steps, clip=1.0) for seed in seeds]).clamp(-1, 1).cpu()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Sample(Common):
     """How a turn of the loop is run. compiled takes a minute before the first image and is faster then; graph, on CUDA
     alone, replays the whole turn as one."""
     ways: Literal["auto", "plain"] = "auto"
-    """auto: on a CPU, in float32, 3x3 convolutions by Winograd's way: faster, off by some 1e-5; plain: as the network
+    """auto: on a CPU, in float32, the layers by kernels of our own: faster, off by some 1e-5; plain: as the network
     has them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network. bfloat16 halves its memory, and its answers hold 2 to 3 digits; all else stays in float32."""
@@ -148,9 +149,9 @@ def _open(options: Sample, device: torch.device) -> Parts:
     model.to(device)
     if (dtype := DTYPES[options.dtype]) is not None:
         model.network.to(dtype)
-        return model  # Winograd's way is float32
+        return model  # the kernels are for float32
     quick = options.ways == "auto" and device.type == "cpu" and options.mode == "eager"
-    return model.using(swift(model.network)) if quick else model
+    return model.using(swift(model.network, options.rows, math.prod(model.shape[1:]))) if quick else model
 
 
 def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, bool]]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numba
@@ -44,7 +44,9 @@ QUERIES = 12  # that are answered together
 SUMS = {"contract", "nsz"}  # what may be done to them: x y + z at once; not another order, which undoes a rounding
 LOWEST = -126.0  # exponent of the smallest normal number
 ROUND = 1.5 * 2**23  # x + ROUND has the integer nearest to x in its last bits
-EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 5, (-0.5, 0.5)).convert(kind=np.polynomial.Polynomial).coef
+EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 5, (-0.5, 0.5)).convert(kind=np.polynomial.Polynomial).coef.tolist()
+ERF = (0.3275911, (0.0, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429))
+"""erf x = 1 - P(1 / (1 + p x)) e^(-x^2) for x >= 0, off by 1.5e-7: Abramowitz & Stegun 1964, 7.1.26."""
 
 FLOAT, INT = ir.FloatType(), ir.IntType(64)
 VECTOR, INTEGERS = ir.VectorType(FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
@@ -96,6 +98,24 @@ def _call(b: Any, name: str, result: Any, *values: Any) -> Any:
     """One of LLVM's functions of vectors."""
     kind = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.{name}.v{LANES}f32"), values)
+
+
+def _exp2(b: Any, x: Any) -> Any:
+    """2^x of numbers that are not above 0; of those below -126 it is 2^-126, and nan is nan."""
+    x = b.select(b.fcmp_ordered("<", x, _constant(LOWEST)), _constant(LOWEST), x)
+    rounded = b.fadd(x, _constant(ROUND))
+    f = b.fsub(x, b.fsub(rounded, _constant(ROUND)))
+    power = _polynomial(b, f, EXP2)
+    exponent = b.shl(b.bitcast(rounded, INTEGERS), ir.Constant(INTEGERS, [23] * LANES))
+    return b.bitcast(b.add(b.bitcast(power, INTEGERS), exponent), VECTOR)
+
+
+def _polynomial(b: Any, x: Any, coefficients: Sequence[float]) -> Any:
+    """That of x^0 first."""
+    value = _constant(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = _call(b, "fma", VECTOR, value, x, _constant(coefficient))
+    return value
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -158,14 +178,7 @@ def soften(typing: Any, scores: Any, count: Any) -> Any:
         with cgutils.for_range(b, vectors) as turn:
             place = b.mul(turn.index, lanes)
             x = b.fsub(_load(b, scores, place), top)
-            x = b.select(b.fcmp_ordered("<", x, _constant(LOWEST)), _constant(LOWEST), x)  # a nan stays
-            rounded = b.fadd(x, _constant(ROUND))
-            f = b.fsub(x, b.fsub(rounded, _constant(ROUND)))
-            power = _constant(EXP2[-1])
-            for coefficient in EXP2[-2::-1]:
-                power = _call(b, "fma", VECTOR, power, f, _constant(coefficient))
-            exponent = b.shl(b.bitcast(rounded, INTEGERS), ir.Constant(INTEGERS, [23] * LANES))
-            power = b.bitcast(b.add(b.bitcast(power, INTEGERS), exponent), VECTOR)
+            power = _exp2(b, x)
             _store(b, power, scores, place)
             b.store(b.fadd(b.load(total), power), total)
         kind = ir.FunctionType(FLOAT, [FLOAT, VECTOR])
@@ -173,6 +186,27 @@ def soften(typing: Any, scores: Any, count: Any) -> Any:
         return b.call(add, [ir.Constant(FLOAT, 0.0), b.load(total)], fastmath=("reassoc",))
 
     return types.float32(POINTER, types.int64), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def gate(typing: Any, gates: Any, ups: Any, count: Any) -> Any:
+    """gates <- gelu(gates) ups, of `count` numbers, a multiple of 16; gelu x = (x + |x| erf(|x| / sqrt 2)) / 2."""
+
+    def write(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        gates, ups, count = arguments
+        with cgutils.for_range(b, b.sdiv(count, ir.Constant(INT, LANES))) as turn:
+            place = b.mul(turn.index, ir.Constant(INT, LANES))
+            x = _load(b, gates, place)
+            size = _call(b, "fabs", VECTOR, x)
+            y = b.fmul(size, _constant(math.sqrt(0.5)))
+            one = _constant(1.0)
+            t = b.fdiv(one, _call(b, "fma", VECTOR, y, _constant(ERF[0]), one))
+            tail = b.fmul(_polynomial(b, t, ERF[1]), _exp2(b, b.fmul(b.fmul(y, y), _constant(-1 / math.log(2)))))
+            twice = _call(b, "fma", VECTOR, size, b.fsub(one, tail), x)
+            _store(b, b.fmul(b.fmul(twice, _constant(0.5)), _load(b, ups, place)), gates, place)
+        return context.get_dummy_value()
+
+    return types.void(POINTER, POINTER, types.int64), write
 
 
 @compiled
@@ -185,8 +219,8 @@ def softened(scores: Float32[np.ndarray, "N"]) -> float:
 def product(
     x: Float32[np.ndarray, "T K"],
     w: Float32[np.ndarray, "P K 32"],
-    bias: Float32[np.ndarray, "32P"],
-    y: Float32[np.ndarray, "T 32P"],
+    bias: Float32[np.ndarray, "N"],
+    y: Float32[np.ndarray, "T N"],
     low: int,
     high: int,
 ) -> None:
@@ -198,6 +232,35 @@ def product(
             for t in range(first, min(first + most, high), 6):
                 row = min(t, high - 6)  # the last ones may be worked out twice
                 tile62(at(x, row * K), K, at(w, p * K * 32), 32, at(bias, p * 32), at(y, row * N + p * 32), N, K)
+
+
+@compiled
+def gated(
+    x: Float32[np.ndarray, "T K"],
+    gates: Float32[np.ndarray, "P K 32"],
+    gate_bias: Float32[np.ndarray, "N"],
+    ups: Float32[np.ndarray, "P K 32"],
+    up_bias: Float32[np.ndarray, "N"],
+    downs: Float32[np.ndarray, "Q N 32"],
+    down_bias: Float32[np.ndarray, "M"],
+    y: Float32[np.ndarray, "T M"],
+    low: int,
+    high: int,
+) -> None:
+    """y = (gelu(x gates) * (x ups)) downs, with biases, in the rows from `low` to `high`, six of them or more.
+
+    What is between the layers stays in the cache.
+    """
+    hidden, most = len(gate_bias), 48
+    g, u = np.empty((most, hidden), np.float32), np.empty((most, hidden), np.float32)
+    for first in range(low, high, most):
+        start = max(low, min(first, high - 6))
+        end = min(first + most, high)
+        n = end - start
+        product(x[start:end], gates, gate_bias, g[:n], 0, n)
+        product(x[start:end], ups, up_bias, u[:n], 0, n)
+        gate(at(g, 0), at(u, 0), n * hidden)
+        product(g[:n], downs, down_bias, y[start:end], 0, n)
 
 
 @compiled

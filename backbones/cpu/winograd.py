@@ -121,7 +121,7 @@ def _enter(
 
 @compiled
 def _leave(
-    m: Float32[np.ndarray, "36 CHUNK 32P"],
+    m: Float32[np.ndarray, "36 CHUNK N"],
     bias: Float32[np.ndarray, "O"],
     y: Float32[np.ndarray, "B H W O"],
     low: int,

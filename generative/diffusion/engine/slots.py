@@ -154,6 +154,12 @@ class Slots:
         """The draws of these numbers from these streams: a function of key, draw and pixel alone."""
         return streams.normal(key[:, None], draw[:, None] * len(self.pixel) + self.pixel).to(self.dtype)
 
+    def awake(self, chunk: int) -> list[int]:
+        """The slots of every `chunk` neighbours of which one at least is taken; never none."""
+        taken = set(range(self.inputs.rows)) - set(self.free)
+        chunks = {slot // chunk for slot in taken} or {0}
+        return [slot for slot in range(self.inputs.rows) if slot // chunk in chunks]
+
     def sample(self, slot: int) -> Float[Tensor, "*shape"]:
         """A copy of the present sample."""
         return self.h[slot, 0].view(self.inputs.shape).clone()

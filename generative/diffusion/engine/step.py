@@ -63,7 +63,7 @@ class Step:
         if s.estimate is not None:
             x = torch.cat([x, s.estimate[s.source].view(x.shape)], dim=1)
         label = None if s.inputs.classes is None else s.label
-        told, v = self._parts(self.ask(x, tables.timesteps[shown], label, **s.conditions))
+        told, v = self._parts(self._answer(x, tables.timesteps[shown], label))
         null = told[s.null]
         output = null + s.guidance[:, None] * (told - null)  # the answer itself where unguided: null is told
         rows = tables.rows(s.pointer)
@@ -88,6 +88,19 @@ class Step:
         """The network's answer. Timesteps keep their precision: bfloat16 has no 999."""
         told = {name: c.to(self.network_dtype) if c.is_floating_point() else c for name, c in conditions.items()}
         return self.network(x.to(self.network_dtype), t, label, **told)
+
+    def _answer(
+        self, x: Float[Tensor, "R *seen"], t: Float[Tensor, "R"], label: Int64[Tensor, "R"] | None
+    ) -> Float[Tensor, "R *said"]:
+        """What the network says to the slots; one that takes rows by chunks (`backbones.cpu.swift`) skips idle ones."""
+        s = self.slots
+        awake = s.awake(getattr(self.network, "chunk", s.inputs.rows))
+        if len(awake) == s.inputs.rows:
+            return self.ask(x, t, label, **s.conditions)
+        rows = s.index(awake)
+        told = {name: condition[rows] for name, condition in s.conditions.items()}
+        said = self.ask(x[rows], t[rows], None if label is None else label[rows], **told)
+        return said.new_zeros(len(x), *said.shape[1:]).index_copy_(0, rows, said)
 
     def _parts(self, answer: Float[Tensor, "R *said"]) -> tuple[Float[Tensor, "R P"], Float[Tensor, "R P"] | None]:
         """What the network says of the sample, and of the variance of its noise where it does."""

@@ -1,10 +1,13 @@
-"""Linear layers and 1x1 convolutions by tiles, beside the same in float64."""
+"""Linear layers, 1x1 convolutions and gated networks by tiles, beside the same in float64."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
 from backbones.cpu import linear
+from backbones.feed_forward import GEGLU
 
 
 def layer(columns: int, out: int, bias: bool) -> nn.Linear:
@@ -67,6 +70,33 @@ def test_a_convolution_of_one_pixel_is_a_layer() -> None:
         found = linear.Pointwise(conv)(x.contiguous(memory_format=layout))
         torch.testing.assert_close(found, conv(x), rtol=0, atol=1e-5)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("rows", [3, 48, 53, 97, 100])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])
+def test_a_gated_network_is_that(rows: int, scale: float) -> None:
+    """Gates from nearly linear to some +-30, where gelu is 0 or the identity; beside the definition in float64."""
+    draws = torch.Generator().manual_seed(0)
+    plain = GEGLU(32, 64, bias=True).requires_grad_(False)
+    plain.up, plain.down = layer(32, 64, True), layer(64, 32, True)
+    plain.gate.weight.copy_(torch.randn(64, 32, generator=draws) / 32**0.5)
+    x = scale * torch.randn(rows, 32, generator=draws)
+    gate, up = (part(x.double()) for part in (copy.deepcopy(plain.gate).double(), copy.deepcopy(plain.up).double()))
+    hidden = gate * (1 + torch.erf(gate / 2**0.5)) / 2 * up
+    expected = copy.deepcopy(plain.down).double()(hidden)
+    found = linear.Gated(plain)(x)
+    assert found.shape == (rows, 32)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * (1 + scale**2))
+    assert torch.equal(linear.Gated(plain)(x.view(rows, 1, 32))[:, 0], found)
+
+
+def test_nan_passes_a_gated_network() -> None:
+    plain = GEGLU(32, 64, bias=True).requires_grad_(False)
+    x = torch.zeros(60, 32)
+    x[7, 5] = torch.nan
+    found = linear.Gated(plain)(x).isnan()
+    assert found[7].all()
+    assert found.sum() == 32
 
 
 @pytest.mark.parametrize(
