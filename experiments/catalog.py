@@ -8,6 +8,7 @@ from experiments import (
     associative_recall,
     attention_cost,
     blackjack,
+    captioned_scenes,
     cliff_walking,
     constant_memory,
     deep_results,
@@ -43,6 +44,7 @@ EXPERIMENTS: dict[str, tuple[Claim, Callable[[Setting], Finding]]] = {
     "associative-recall": (associative_recall.CLAIM, associative_recall.run),
     "attention-cost": (attention_cost.CLAIM, attention_cost.run),
     "blackjack": (blackjack.CLAIM, blackjack.run),
+    "captioned-scenes": (captioned_scenes.CLAIM, captioned_scenes.run),
     "cliff-walking": (cliff_walking.CLAIM, cliff_walking.run),
     "drawn-digits": (drawn_digits.CLAIM, drawn_digits.run),
     "drawn-mnist": (drawn_digits.CLAIM_MNIST, drawn_digits.run_mnist),
@@ -114,7 +116,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "stories",
         "vanishing-gradients",
     ),
-    "diffusion": ("drawn-digits", "drawn-mnist"),
+    "diffusion": ("captioned-scenes", "drawn-digits", "drawn-mnist"),
 }
 """What the claims are about."""
 

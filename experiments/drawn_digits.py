@@ -17,6 +17,7 @@ with betas .95 and .999 and decay 1e-6, warm-up 500, cosine, batch 16, EMA of po
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from generative.diffusion.measures.metrics import Judge
 from generative.diffusion.model import DiffusionConfig
 from generative.diffusion.pictures import grid
 from generative.diffusion.pipeline import Pipeline
+from generative.diffusion.recipes import DIGITS
 from generative.diffusion.solvers.schedulers import Schedulers
 from generative.diffusion.training.course import Course, PartsConfig
 from generative.train import TrainConfig
@@ -64,9 +66,7 @@ class Lesson:
     samples: int
 
 
-SMALL = Lesson(
-    DiffusionConfig(), TrainConfig(steps=1000, batch_size=128, learning_rate=2e-3, ema=0.05), seconds=180.0, samples=500
-)
+SMALL = Lesson(DIGITS.model, dataclasses.replace(DIGITS.train, steps=650), seconds=180.0, samples=500)
 LARGE = Lesson(
     DiffusionConfig(width=32, multipliers=(1, 2, 2), blocks=1, attention=(2,)),
     TrainConfig(steps=2000, batch_size=64, learning_rate=2e-3, ema=0.05),
@@ -243,7 +243,7 @@ def _sampled(network: Any, data: Split, solver: str, steps: int, count: int, set
 
 
 def _picture(ours: Tensor, theirs: Tensor, real: Tensor) -> Figure:
-    made, axes = plots.figure(1, 3, width=4.2, height=4.4)
+    made, axes = plots.figure(1, 3, width=4.2, height=4.7)
     for ax, images, title in (
         (axes[0], real, "real, held out"),
         (axes[1], ours, "quincunx, a class a column"),

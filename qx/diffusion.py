@@ -16,6 +16,7 @@ from torch import Tensor
 from generative.diffusion.data import EMBEDDED, Split, load
 from generative.diffusion.data.pixels import Channels
 from generative.diffusion.model import DiffusionConfig
+from generative.diffusion.recipes import DIGITS, RECIPES
 from generative.diffusion.training.course import Course, PartsConfig
 from generative.diffusion.training.lora import Lora
 from generative.train import TrainConfig
@@ -30,8 +31,7 @@ from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, pars
 if TYPE_CHECKING:
     from qx.finetune import TuneJob
 
-DEFAULTS = TrainConfig(steps=1000, batch_size=128, learning_rate=2e-3, ema=0.05)
-NETWORK, PARTS, LORA = DiffusionConfig(), PartsConfig(), Lora()
+LORA = Lora()
 SIZE = 32
 GUIDANCE = {"label": 1.5, "prompt": 3.0}  # of the samples in the report
 TOLD = ("dropout", "weight")  # of the parts, what fine-tuning takes, too
@@ -43,7 +43,8 @@ class Diffuse(Lasting):
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """What to learn: digits (scikit-learn's 1,797 handwritten ones) or scenes (captioned, on a grid), both embedded; an
-    .npz file; or a folder of images."""
+    .npz file; or a folder of images. What is not said below is as suits the digits, or with scenes the scenes: see
+    `qx diffuse scenes --help`."""
     size: int = SIZE
     """Side of the square that every image of a folder becomes. Larger shows more and costs its square in time. With
     --base it is the size that the base draws."""
@@ -53,10 +54,10 @@ class Diffuse(Lasting):
     samples_every: int | None = None
     """Updates between small grids of samples in RUN/progress; 0 draws none. By default so many that they take a
     fiftieth of the time at most. Fewer show more of how it learns, and take longer; what is learned is the same."""
-    model: DiffusionConfig = NETWORK
-    parts: PartsConfig = PARTS
+    model: DiffusionConfig = DIGITS.model
+    parts: PartsConfig = DIGITS.parts
     lora: Lora = LORA
-    train: TrainConfig = DEFAULTS
+    train: TrainConfig = DIGITS.train
 
 
 class DiffuseJob:
@@ -114,11 +115,21 @@ class DiffuseJob:
 
 def diffuse(args: Sequence[str]) -> dict[str, Any]:
     """`qx diffuse DATA`, `qx diffuse DATA --base RUN_OR_FOLDER`."""
-    options = parse(Diffuse, args, "qx diffuse")
+    options = parse(Diffuse, args, "qx diffuse", default=usual(args))
     job = prepared(options)
     _, result = start(job, to_tree(job.options), options)
     show(job, result)
     return result
+
+
+def usual(args: Sequence[str]) -> Diffuse | None:
+    """The options that suit an embedded data set (`generative.diffusion.recipes`); None where none is named."""
+    name = next((word for word in args if word in RECIPES), None)
+    base = any(word.split("=")[0] == "--base" for word in args)  # which brings a network of its own
+    if name is None or base:
+        return None
+    recipe = RECIPES[name]
+    return Diffuse(data=name, model=recipe.model, parts=recipe.parts, train=recipe.train)
 
 
 def reopen(run: Run, common: Common) -> DiffuseJob | TuneJob:
@@ -137,7 +148,7 @@ def prepared(options: Diffuse) -> DiffuseJob | TuneJob:
         return DiffuseJob(options)
     from qx.finetune import TuneJob  # seconds to load
 
-    for flag in [*_changed(options.model, NETWORK), *_changed(options.parts, PARTS, TOLD)]:
+    for flag in [*_changed(options.model, DIGITS.model), *_changed(options.parts, DIGITS.parts, TOLD)]:
         raise UsageError(
             f"{flag}: the network and what stands around it are those of --base {options.base}; beside it there are "
             "--rank, --alpha, --targets, --dropout, --weight and how to train"

@@ -13,32 +13,12 @@ from generative.diffusion.data import Split
 from generative.diffusion.engine.request import Request
 from generative.diffusion.measures.metrics import Judge
 from generative.diffusion.parts import Parts
-from generative.diffusion.pipeline import Pipeline
-from lab import console, streams
+from lab import console
 
 JUDGED = 500  # samples that a judge sees
-SOLVER, STEPS = "dpmpp-2m", 20
+STEPS = 20  # of the solver, for reports
 
 Told = Sequence[int | str | None]
-
-
-def requests(parts: Parts, told: Told, *, seed: int, guidance: float, steps: int = STEPS) -> list[Request]:
-    """One request for each label or prompt (None: for anything), image i from stream i of the seed."""
-    if isinstance(parts, Pipeline):
-        return parts.requests(told, seed=seed, solver=SOLVER, guidance=guidance, steps=steps)
-    words = list(dict.fromkeys(each for each in told if isinstance(each, str)))
-    read = dict(zip(words, parts.conditions(words) if words else [], strict=True))
-    return [
-        Request(
-            streams.derive(seed, "image", i),
-            SOLVER,
-            steps,
-            1.0 if each is None else guidance,
-            each if isinstance(each, int) else None,
-            condition=read[each] if isinstance(each, str) else None,
-        )
-        for i, each in enumerate(told)
-    ]
 
 
 def drawn(parts: Parts, wanted: Sequence[Request], label: str = "sampling", rows: int = 64) -> Tensor:
@@ -68,7 +48,7 @@ def judged(models: Sequence[Parts], data: Split, *, seed: int, guidance: float) 
     """
 
     def draw(parts: Parts, told: Told) -> Tensor:
-        return drawn(parts, requests(parts, told, seed=seed, guidance=guidance))
+        return drawn(parts, parts.requests(told, seed=seed, guidance=guidance, steps=STEPS))
 
     found: list[dict[str, Any]] = [{} for _ in models]
     if models[0].text is not None:

@@ -21,7 +21,7 @@ from generative.diffusion.pictures import grid, save_png
 from generative.train import TrainConfig
 from lab import plots
 from lab.run import Run
-from qx.diffusion_drawn import Told, requests
+from qx.diffusion_drawn import Told
 
 PICTURES = 8
 STEPS = 10  # of the solver, for each
@@ -54,7 +54,7 @@ class Grids:
 
     def leave(self, run: Run, step: int, parts: Parts, data: Split) -> None:
         """Draw the grid of this step. A network whose samples are not finite, as at first some may be, draws none."""
-        wanted = requests(parts, few(data, parts), seed=self.seed, guidance=self.guidance, steps=STEPS)
+        wanted = parts.requests(few(data, parts), seed=self.seed, guidance=self.guidance, steps=STEPS)
         try:
             images = parts.decode(parts.engine(2 * PICTURES).sample(wanted))
         except RequestError:

@@ -15,7 +15,7 @@ from generative.diffusion.stock import lora
 from generative.diffusion.stock.stock import Stock
 from lab import console, plots
 from lab.run import Run
-from qx.diffusion_drawn import drawn, requests
+from qx.diffusion_drawn import STEPS, drawn
 from qx.diffusion_report import album, stock_folder, wanted
 
 COLUMNS = 6
@@ -55,7 +55,7 @@ def draw(run: Run, base: Parts, tuned: Parts, data: Split, name: str, guidance: 
     look = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
     told, real = wanted(base, data, COLUMNS)
     before, after = (
-        drawn(model, requests(model, told, seed=seed, guidance=guidance), label, ROWS)
+        drawn(model, model.requests(told, seed=seed, guidance=guidance, steps=STEPS), label, ROWS)
         for model, label in ((base, "the base's samples"), (tuned, "samples"))
     )
     for shown, file in ((real, "real"), (before, "before"), (after, "samples")):

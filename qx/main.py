@@ -23,7 +23,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx play WORLD               walk through it by keyboard; --run RUN --gif FILE: record an agent's episodes
   qx train AGENT WORLD        train an agent: interquartile mean, 95% interval, gap to the exact optimum
 
-  qx diffuse DATA             train a diffusion model
+  qx diffuse DATA             train a diffusion model; --base RUN_OR_FOLDER: fine-tune one
   qx sample RUN_OR_FOLDER     sample it, or any diffusers folder, through the batched denoising loop
 
   qx pairs check FILE         what a preference file really holds;  qx pairs mazes: write the embedded one

@@ -81,7 +81,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
     model = _open(options, device)
     with asked("--mode"):
         engine = model.engine(options.rows, mode=options.mode, network_dtype=DTYPES[options.dtype])
-    clip = model.clip(options.solver) if isinstance(model, Pipeline) else None
+    clip = model.clip(options.solver)
     classes = engine.inputs.classes
     against, begun = _against(options, model), beginning(model, options.init, options.mask, options.strength)
     requests = [

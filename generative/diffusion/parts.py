@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from generative.diffusion.engine.engine import Engine
+from generative.diffusion.engine.request import Request
 from generative.diffusion.latents.text import Text
 from generative.diffusion.solvers.table import Compiler
 from generative.diffusion.stock.adapters import Latents
+from lab import streams
 
 P = TypeVar("P", bound="Parts")
 
@@ -87,6 +90,65 @@ class Parts:
             raise ValueError(f"the network reads no prompts; given {len(prompts)}")
         told = self.text.encode(prompts)
         return [{name: each[i] for name, each in told.items()} for i in range(len(prompts))]
+
+    def clip(self, solver: str) -> float | None:
+        """Bound on a solver's estimates of the clean data, as it is usually drawn with; by default the solver's own."""
+        return None
+
+    def requests(
+        self,
+        told: Sequence[int | str | None],
+        *,
+        seed: int,
+        solver: str = "dpmpp-2m",
+        steps: int = 25,
+        guidance: float = 1.0,
+    ) -> list[Request]:
+        """One request for each label or prompt (None: for anything), image i from stream i of the seed.
+
+        So a longer list begins with the same images.
+
+        Raises:
+            ValueError: for a prompt to a network that reads none, or what is neither label nor prompt.
+        """
+        strange = [each for each in told if not (each is None or isinstance(each, Integral | str))]
+        if strange:
+            raise ValueError(f"told {strange[0]!r}; expected a label, a prompt or None")
+        words = list(dict.fromkeys(each for each in told if isinstance(each, str)))
+        condition: Mapping[str, Any] = dict(zip(words, self.conditions(words) if words else [], strict=True))
+        return [
+            Request(
+                streams.derive(seed, "image", i),
+                solver,
+                steps,
+                1.0 if each is None else guidance,
+                int(each) if isinstance(each, Integral) else None,
+                self.clip(solver),
+                condition=condition[each] if isinstance(each, str) else None,
+            )
+            for i, each in enumerate(told)
+        ]
+
+    def sample(
+        self,
+        told: Sequence[int | str | None],
+        *,
+        seed: int,
+        solver: str = "dpmpp-2m",
+        steps: int = 25,
+        guidance: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, "N C H W"]:
+        """One image in [-1, 1] for each label or prompt (None: for anything).
+
+        `progress` hears how many were just finished.
+
+        Raises:
+            RequestError: for a label, solver or number of steps that there is not.
+            ValueError: for a prompt to a network that reads none.
+        """
+        wanted = self.requests(told, seed=seed, solver=solver, steps=steps, guidance=guidance)
+        return self.decode(self.engine().sample(wanted, progress))
 
     def decode(self, samples: Float[Tensor, "N c h w"]) -> Float[Tensor, "N C H W"]:
         """Images in [-1, 1], cut off there."""

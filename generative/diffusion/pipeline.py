@@ -12,8 +12,7 @@ stand beside it, each in a folder as transformers and diffusers write it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from generative.diffusion.solvers.solver import SOLVERS
 from generative.diffusion.stock.adapters import Latents
 from generative.diffusion.training.weight import Weight
 from generative.train import Objective
-from lab import streams
 
 KIND = "diffusion model"
 
@@ -86,61 +84,6 @@ class Pipeline(Parts):
         Images are in [-1, 1], latents anywhere; of diffusers' own solvers some cannot be bounded, and few are.
         """
         return 1.0 if solver in SOLVERS and not self.subject.latent else None
-
-    def requests(
-        self,
-        told: Sequence[int | str | None],
-        *,
-        seed: int,
-        solver: str = "dpmpp-2m",
-        steps: int = 25,
-        guidance: float = 1.0,
-    ) -> list[Request]:
-        """One request for each label or prompt (None: for anything), image i from stream i of the seed.
-
-        So a longer list begins with the same images.
-
-        Raises:
-            ValueError: for a prompt to a network that reads none, or what is neither label nor prompt.
-        """
-        strange = [each for each in told if not (each is None or isinstance(each, Integral | str))]
-        if strange:
-            raise ValueError(f"told {strange[0]!r}; expected a label, a prompt or None")
-        words = list(dict.fromkeys(each for each in told if isinstance(each, str)))
-        condition: Mapping[str, Any] = dict(zip(words, self.conditions(words) if words else [], strict=True))
-        return [
-            Request(
-                streams.derive(seed, "image", i),
-                solver,
-                steps,
-                1.0 if each is None else guidance,
-                int(each) if isinstance(each, Integral) else None,
-                self.clip(solver),
-                condition=condition[each] if isinstance(each, str) else None,
-            )
-            for i, each in enumerate(told)
-        ]
-
-    def sample(
-        self,
-        told: Sequence[int | str | None],
-        *,
-        seed: int,
-        solver: str = "dpmpp-2m",
-        steps: int = 25,
-        guidance: float = 1.0,
-        progress: Callable[[int], None] | None = None,
-    ) -> Float[Tensor, "N C H W"]:
-        """One image in [-1, 1] for each label or prompt (None: for anything).
-
-        `progress` hears how many were just finished.
-
-        Raises:
-            RequestError: for a label, solver or number of steps that there is not.
-            ValueError: for a prompt to a network that reads none.
-        """
-        wanted = self.requests(told, seed=seed, solver=solver, steps=steps, guidance=guidance)
-        return self.decode(self.engine().sample(wanted, progress))
 
     def frames(self, requests: Sequence[Request]) -> Iterator[Float[Tensor, "N C H W"]]:
         """The denoising itself: all images in pure noise, and after each call of the network."""
