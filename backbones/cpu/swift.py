@@ -14,6 +14,7 @@ be left out (`generative.diffusion.engine.step` does so).
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -113,3 +114,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _nothing() -> Any:
     return None
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # which has none of these threads

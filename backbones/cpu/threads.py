@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
@@ -13,6 +14,9 @@ import torch
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="quincunx")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # which has none of these threads
 
 
 def shared(count: int, work: Callable[[int, int], Any], least: int = 1) -> None:

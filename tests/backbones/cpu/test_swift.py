@@ -1,5 +1,8 @@
 """Networks whose layers are exchanged for faster ones say what they said."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -130,5 +133,30 @@ def test_the_size_of_a_chunk(rows: int, pixels: int, chunk: int) -> None:
     torch.set_num_threads(2)
     try:
         assert swift(nn.Identity(), rows, pixels).chunk == chunk
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_starts_threads_of_its_own() -> None:
+    """Those of the parent are not in it: a job handed to them would wait for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        quick, x = Swift(nn.Identity(), 2), torch.arange(8.0)
+        assert torch.equal(quick(x), x)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if torch.equal(quick(x), x) else 1)
+        for _ in range(200):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.05)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the fork waits")
+        assert os.waitstatus_to_exitcode(status) == 0
     finally:
         torch.set_num_threads(before)
