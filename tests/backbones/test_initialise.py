@@ -17,7 +17,8 @@ import backbones
 from backbones.additive import AdditiveAttention
 from backbones.classifiers import LeNet, ResNet
 from backbones.cnn import atari, impala
-from backbones.cpu.linear import Linear, Pointwise
+from backbones.cpu.linear import Gated, Linear, Pointwise
+from backbones.cpu.swift import Swift
 from backbones.cpu.winograd import Winograd
 from backbones.dit import DiT
 from backbones.dueling import Dueling
@@ -77,7 +78,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "recurrent translator": lambda: Seq2Seq(9, 8, 6),
     "translator": lambda: EncoderDecoder(source=9, vocabulary=8, width=16, depth=2, heads=4),
 }
-APART = {Positions, Replicas, Packed, PackedAttention, PackedGate, Winograd, Linear, Pointwise}
+APART = {Positions, Replicas, Packed, PackedAttention, PackedGate, Winograd, Linear, Pointwise, Gated, Swift}
 
 
 def seeded(seed: int) -> torch.Generator:
