@@ -123,8 +123,8 @@ def diffuse(args: Sequence[str]) -> dict[str, Any]:
 
 
 def usual(args: Sequence[str]) -> Diffuse | None:
-    """The options that suit an embedded data set (`generative.diffusion.recipes`); None where none is named."""
-    name = next((word for word in args if word in RECIPES), None)
+    """The options that suit an embedded data set (`generative.diffusion.recipes`); None where none is named first."""
+    name = args[0] if args and args[0] in RECIPES else None
     base = any(word.split("=")[0] == "--base" for word in args)  # which brings a network of its own
     if name is None or base:
         return None

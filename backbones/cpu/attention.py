@@ -22,8 +22,9 @@ def attend(
     """`backbones.attention.attend`; by our kernel in float32, without a mask, where d is 16 or a multiple of 32."""
     B, H, T, d = q.shape
     ours = d == 16 or d % kernels.PANEL == 0
-    whole = not mask.causal and mask.allowed is None and bias is None and k.shape == v.shape and k.shape[1] == H
-    if not (ours and whole and q.dtype == torch.float32 and q.device.type == "cpu"):
+    whole = not mask.causal and mask.allowed is None and bias is None
+    fitting = k.shape == v.shape and k.shape[:2] == (B, H) and k.shape[3] == d and k.shape[2] > 0
+    if not (ours and whole and fitting and q.dtype == torch.float32 and q.device.type == "cpu"):
         return attention.attend(q, k, v, mask, bias)
     y = torch.empty(B, T, H, d)
     asked, keys, values = (part.detach().numpy() for part in (q, k, v))

@@ -25,8 +25,8 @@ class Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-        self.register_buffer("weight", layer.weight.detach().clone())
-        self.register_buffer("bias", bias.clone())
+        self.register_buffer("weight", layer.weight.detach().clone(), persistent=False)
+        self.register_buffer("bias", bias.clone(), persistent=False)
         self.register_buffer("panels", panels(layer.weight.detach().T), persistent=False)
 
     @property
@@ -37,7 +37,7 @@ class Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
         weight, bias = cast(Tensor, self.weight), cast(Tensor, self.bias)
         rows = x.numel() // x.shape[-1]
-        if rows < ROWS or x.dtype != torch.float32:
+        if rows < ROWS or x.dtype != torch.float32 or x.shape[-1] != self.in_features:  # which torch refuses
             return functional.linear(x, weight, bias)
         flat, (w, b) = x.detach().reshape(rows, x.shape[-1]).contiguous().numpy(), self.parts
         y = torch.empty(rows, self.out_features)
@@ -69,7 +69,7 @@ class Gated(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         rows = x.numel() // x.shape[-1]
-        if rows < ROWS or x.dtype != torch.float32:
+        if rows < ROWS or x.dtype != torch.float32 or x.shape[-1] != self.gate.in_features:
             return self.down(functional.gelu(self.gate(x)) * self.up(x))
         flat, y = x.detach().reshape(rows, x.shape[-1]).contiguous().numpy(), torch.empty(rows, self.down.out_features)
         (wg, bg), (wu, bu), (wd, bd) = self.gate.parts, self.up.parts, self.down.parts

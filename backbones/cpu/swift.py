@@ -44,12 +44,13 @@ class Swift(nn.Module):
 
     def __init__(self, network: nn.Module, chunk: int) -> None:
         super().__init__()
-        self.network, self.chunk = network, chunk
+        self.network, self.rows_together = network, chunk
 
     def forward(self, *inputs: Tensor | None, **named: Tensor | None) -> Tensor:
         given = [*inputs, *named.values()]
         rows = len(next(tensor for tensor in given if tensor is not None))
-        count, size = -(-rows // self.chunk), self.chunk
+        size = self.rows_together
+        count = max(1, -(-rows // size))
         filled = [None if tensor is None else _filled(tensor, count * size) for tensor in given]
 
         @torch.no_grad()
@@ -58,9 +59,9 @@ class Swift(nn.Module):
             by_name = dict(zip(named, part[len(inputs) :], strict=True))
             return self.network(*part[: len(inputs)], **by_name)
 
-        threads = min(torch.get_num_threads(), count)
-        answers = [answer(i) for i in range(count)] if threads == 1 else list(_pool(threads).map(answer, range(count)))
-        return torch.cat(answers)[:rows]
+        threads = torch.get_num_threads()
+        parts = map(answer, range(count)) if threads == 1 else _pool(threads).map(answer, range(count))
+        return torch.cat(list(parts))[:rows]
 
 
 def swift(module: nn.Module, rows: int, pixels: int) -> Swift:
@@ -91,6 +92,8 @@ def _filled(tensor: Tensor, rows: int) -> Tensor:
     """With its last row again and again."""
     if len(tensor) == rows:
         return tensor
+    if len(tensor) == 0:
+        return tensor.new_zeros(rows, *tensor.shape[1:])
     return torch.cat([tensor, tensor[-1:].expand(rows - len(tensor), *tensor.shape[1:])])
 
 
@@ -101,6 +104,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(threads + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # the first time it is asked a thread takes over what the others have
         torch.set_num_threads(1)  # of this thread; but also what threads begin with that come later
         ready.wait()
 

@@ -21,6 +21,8 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # which has none of these
 
 def shared(count: int, work: Callable[[int, int], Any], least: int = 1) -> None:
     """`work(low, high)` on 0 ... count - 1, in parts of `least` or more; none still runs afterwards."""
+    if count == 0:
+        return
     threads = max(1, min(torch.get_num_threads(), count // least))
     size = -(-count // threads)
     others: list[Future[Any]] = []

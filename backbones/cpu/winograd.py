@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from backbones.cpu.kernels import at, compiled, panels, tile62
 from backbones.cpu.threads import shared
+from backbones.shape import wrong
 
 G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # in units of 1/24
 LEAST = 32  # channels in and out from which it pays
@@ -43,12 +44,14 @@ class Winograd(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.out_channels = conv.out_channels
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().float()
         self.register_buffer("weight", panels(transformed(conv.weight.detach())), persistent=False)  # [36, P, C, 32]
         self.register_buffer("bias", bias.clone(), persistent=False)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O H W"]:
+        if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != torch.float32:
+            raise wrong("Winograd: x", x, f"float32 [B, {self.in_channels}, H, W]")
         x = x.detach().contiguous(memory_format=torch.channels_last)
         B, _, H, W = x.shape
         pixels = x.permute(0, 2, 3, 1).numpy()

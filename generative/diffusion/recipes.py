@@ -27,6 +27,7 @@ SCENES = Recipe(
     TrainConfig(steps=8000, batch_size=64, learning_rate=1e-3, ema=0.05),
 )
 """Captioned scenes. A latent of 4 x 4 is a word of the DiT each, so that a batch is a thousand words; in pixels it is
-four times as many, and cells are not where patches are (docs/notebook.md)."""
+four times as many, and cells are not where patches are (docs/notebook.md). Not yet run to the end: after 3,000 updates
+of 5,000 some three of four captions were obeyed."""
 
 RECIPES = {"digits": DIGITS, "scenes": SCENES}

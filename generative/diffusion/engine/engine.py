@@ -36,7 +36,7 @@ from generative.diffusion.engine.modes import MODES
 from generative.diffusion.engine.request import Inputs, Request, RequestError
 from generative.diffusion.engine.shelf import ROOM, Shelf
 from generative.diffusion.engine.slots import Slots
-from generative.diffusion.engine.step import Step
+from generative.diffusion.engine.step import Step, together
 from generative.diffusion.engine.ticket import Tick, Ticket
 from generative.diffusion.solvers.table import Compiler
 from lab import streams
@@ -101,6 +101,8 @@ class Engine:
             raise ValueError(f"rows={rows}, room={room}; expected at least 1")
         if mode not in MODES:
             raise ValueError(f"mode={mode!r}; expected one of {', '.join(MODES)}")
+        if mode != "eager" and together(network):
+            raise ValueError(f"mode={mode!r} and a network that takes rows by chunks; expected mode='eager'")
         if network_dtype is not None:
             check_weights(network, network_dtype)
         self.network = network

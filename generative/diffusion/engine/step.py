@@ -32,6 +32,11 @@ Move = Callable[[bool, bool], None]
 """A turn: (whether any row draws noise, whether any keeps a part of an image)."""
 
 
+def together(network: Callable[..., Tensor]) -> int | None:
+    """The rows that a network takes at a time, where it does not take all; then others may be left out."""
+    return getattr(network, "rows_together", None)
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """The arithmetic of a turn, and the tensors that it reads and writes."""
@@ -94,7 +99,7 @@ class Step:
     ) -> Float[Tensor, "R *said"]:
         """What the network says to the slots; one that takes rows by chunks (`backbones.cpu.swift`) skips idle ones."""
         s = self.slots
-        awake = s.awake(getattr(self.network, "chunk", s.inputs.rows))
+        awake = s.awake(together(self.network) or s.inputs.rows)
         if len(awake) == s.inputs.rows:
             return self.ask(x, t, label, **s.conditions)
         rows = s.index(awake)

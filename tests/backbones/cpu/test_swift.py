@@ -125,6 +125,19 @@ def test_what_breaks_in_a_thread_is_raised_here(threads: int) -> None:
     assert torch.equal(quick(torch.ones(8)), torch.ones(8))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_a_chunk_has_one_thread(rows: int, threads: int) -> None:
+    class Asking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 0 + torch.get_num_threads()
+
+    assert Swift(Asking(), 2)(torch.ones(rows)).tolist() == [1.0] * rows
+
+
+def test_no_rows_are_no_answer(threads: int) -> None:
+    assert Swift(nn.Identity(), 2)(torch.empty(0, 3)).shape == (0, 3)
+
+
 @pytest.mark.parametrize(
     ("rows", "pixels", "chunk"), [(16, 32 * 32, 4), (16, 128 * 128, 4), (16, 16 * 16, 8), (64, 8 * 8, 32), (2, 64, 1)]
 )
@@ -132,7 +145,7 @@ def test_the_size_of_a_chunk(rows: int, pixels: int, chunk: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert swift(nn.Identity(), rows, pixels).chunk == chunk
+        assert swift(nn.Identity(), rows, pixels).rows_together == chunk
     finally:
         torch.set_num_threads(before)
 

@@ -1,5 +1,6 @@
 """A network that takes rows by chunks (`backbones.cpu.swift`) is not asked of chunks in which nobody sits."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from tests.generative.diffusion.engine.load import LOAD, ROWS, Mixing, arriving,
 class Pairs(nn.Module):
     """Answers two rows at a time, and writes down how many were asked for."""
 
-    chunk = 2
+    rows_together = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,3 +65,9 @@ def test_which_slots_are_awake() -> None:
     assert slots.awake(ROWS) == list(range(ROWS))
     slots.free = []
     assert slots.awake(3) == list(range(ROWS))
+
+
+def test_other_modes_are_refused() -> None:
+    """They hold on to what was traced or captured at first: which chunks were asked, too."""
+    with pytest.raises(ValueError, match="mode='compiled' and a network that takes rows by chunks"):
+        engine(Pairs(), mode="compiled")
