@@ -118,8 +118,9 @@ class Service:
                 tick = self.engine.turn()
                 results: list[tuple[int, Tensor | BaseException]] = [*tick.finished, *tick.failed]
             except Exception as error:  # of the network, whatever it is: it goes to all whose rows it saw
-                results = [(number, error) for number in self.running]
-                for number in self.running:
+                seen = [ticket.number for ticket in self.engine.running] or list(self.running)
+                results = [(number, error) for number in seen]
+                for number in seen:
                     self.engine.cancel(number)
             self._hand_out(results)
         with self.change:
@@ -134,8 +135,8 @@ class Service:
             del self.running[number]
 
     def _take_in(self) -> None:
-        """First come, first served, as long as there are rows."""
-        room = len(self.engine.slots.free)
+        """First come, first served, as long as there are rows, and nobody waits for room for a solver's table."""
+        room = 0 if self.engine.waiting else len(self.engine.slots.free)
         while self.queued and self.queued[0][0].request.rows <= room:
             ticket, future = self.queued.pop(0)
             room -= ticket.request.rows

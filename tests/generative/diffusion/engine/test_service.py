@@ -163,3 +163,25 @@ def test_an_error_in_the_with_block_cancels_the_rest(gate: Gate) -> None:
     with pytest.raises(KeyError):
         interrupted()
     assert all(future.cancelled() for future in futures)
+
+
+def test_who_waits_for_room_for_a_table_keeps_the_others_queued(gate: Gate) -> None:
+    """A table of 4 rows runs and there is room for 5: those of 3 wait, though slots are free, and the queue fills."""
+    small = Engine(gate, SHAPE, ClosedForms(cosine(), "v"), rows=8, classes=3, room=5)
+    asked = [Request(seed, "ddim", 4 if seed == 0 else 3, label=0) for seed in range(5)]
+    with Service(small, queue=2) as service:
+        futures = []
+        for request in asked[:3]:  # the last two are taken in before the second turn, and wait in the engine
+            futures.append(service.submit(request, LONG))
+            if len(futures) == 1:
+                gate.arrived()
+        gate.go.release()
+        gate.arrived()
+        futures += [service.submit(request, LONG) for request in asked[3:]]
+        gate.go.release()
+        gate.arrived()
+        with pytest.raises(queue.Full):
+            service.submit(Request(9, "ddim", 3, label=0), timeout=0.0)
+        gate.unlock()
+        for request, future in zip(asked, futures, strict=True):
+            assert torch.equal(future.result(LONG), alone(request, rows=8))
