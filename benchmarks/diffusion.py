@@ -4,8 +4,8 @@
     mixed         64 requests of 10 to 50 steps, guidance 1, 3 or 7.5, four solvers, arriving over time
 
 The peer is what its users run: a pipeline call with the scheduler that a request asks for. It can serve a load one by
-one, or as large groups of equal requests as wait, each with the memory layout that it has by default and with channels
-last; whichever is fastest counts. Ours is the engine, with `backbones.cpu.swift` on a CPU. The network is a
+one, or groups of as many equal requests as wait, four, eight or a whole batch at most, each with the memory layout that
+it has by default and with channels last; whichever is fastest counts. Ours is the engine, with `backbones.cpu.swift` on a CPU. The network is a
 UNet2DConditionModel on 32 x 32 latents; what both make are latents, as the autoencoder is the same. Before anything is
 timed, images of both are compared.
 
@@ -86,11 +86,14 @@ def measure(size: Size, device: str, rounds: int = 3) -> Iterator[tuple[str, dic
     apart = difference(peers[""], ours, size)
     yield "setting", {"difference": apart, "parameters": sum(p.numel() for p in ours.plain.parameters())}
     batch, short = equal(size), equal(dataclasses.replace(size, steps=2))
+    groups = sorted({max(1, size.batch // 4), max(1, size.batch // 2), size.batch})
     ways: dict[str, Callable[[], Served]] = {OURS: partial(by_engine, ours, batch)}
     by_engine(ours, short)  # everyone once for nothing: what is compiled or laid out at first is not counted
     for layout, peer in peers.items():
-        ways[f"{PEER}{layout}"] = partial(by_calls, peer, batch, size.batch)
-        by_calls(peer, short, size.batch)
+        for most in groups:
+            ways[f"{PEER}{layout}, {most} a call"] = partial(by_calls, peer, batch, most)
+            by_calls(peer, short[:most], most)
+        by_calls(peer, short[:1], 1)
     rates = homogeneous(ways, rounds)
     best = max((way for way in rates if way != OURS), key=lambda way: rates[way])
     work = row_flops(size, ours) * 2 * size.steps  # of an image: guided, so two rows
@@ -107,13 +110,11 @@ def measure(size: Size, device: str, rounds: int = 3) -> Iterator[tuple[str, dic
             "matrix_flops_per_second": machine,
         },
     )
-    fastest = peers[best.removeprefix(PEER)]
     asked = load(size, rate=2 * rates[OURS])
-    served = {
-        OURS: by_engine(ours, asked),
-        f"{PEER}, one by one": by_calls(fastest, asked, 1),
-        f"{PEER}, equal ones grouped": by_calls(fastest, asked, size.batch),
-    }
+    served = {OURS: by_engine(ours, asked)}
+    for layout, peer in peers.items():
+        served[f"{PEER}{layout}, one by one"] = by_calls(peer, asked, 1)
+        served[f"{PEER}{layout}, equal ones grouped"] = by_calls(peer, asked, size.batch)
     best = max((way for way in served if way != OURS), key=lambda way: served[way].images_per_second)
     yield (
         "mixed",

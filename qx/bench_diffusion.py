@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
         bar.update(1, parts[1])
         for done, (part, what) in enumerate(work, 2):
             found[part] = what
-            write_json(out / "result.json", found)  # a quarter of an hour: what is found is kept, and said
+            write_json(out / "result.json", found)  # half an hour: what is found is kept, and said
             SAID[part](found)
             bar.update(done, parts[min(done, 3)])
         if options.memory:
@@ -108,21 +108,25 @@ SAID = {"homogeneous": _say_homogeneous, "mixed": _say_mixed}
 
 def _picture(found: Mapping[str, Any], path: Path) -> None:
     """`report.png`: images a second of every way, and latencies of the mixed load."""
-    made, axes = plots.figure(1, 3, width=4.4, height=3.4)
     equal, mixed = found["homogeneous"]["all"], found["mixed"]["all"]
+    made, axes = plots.figure(1, 3, width=4.4, height=1.0 + 0.48 * max(len(equal), len(mixed)))
     for ax, rates, title in (
         (axes[0], equal, "one homogeneous batch"),
         (axes[1], {way: one["images_per_second"] for way, one in mixed.items()}, "a mixed load"),
     ):
         colours = [plots.COLOURS[0] if way == OURS else GREY[i % 2] for i, way in enumerate(rates)]
         ax.barh(range(len(rates)), list(rates.values()), color=colours)
-        ax.set_yticks(range(len(rates)), [way.replace(", ", "\n") for way in rates])
+        ax.set_yticks(range(len(rates)), _two_lines(rates))
         ax.invert_yaxis()
         plots.label(ax, title, "images a second")
     for i, (way, one) in enumerate(mixed.items()):
         colour = plots.COLOURS[0] if way == OURS else GREY[i % 2]
         axes[2].barh([i - 0.2, i + 0.2], [one["p50"], one["p99"]], height=0.36, color=colour)
-    axes[2].set_yticks(range(len(mixed)), [way.replace(", ", "\n") for way in mixed])
+    axes[2].set_yticks(range(len(mixed)), _two_lines(mixed))
     axes[2].invert_yaxis()
     plots.label(axes[2], "latency: median (above), 99%", "seconds")
     plots.save(made, path)
+
+
+def _two_lines(ways: Iterable[str]) -> list[str]:
+    return ["\n".join(part for part in way.rpartition(", ")[::2] if part) for way in ways]
