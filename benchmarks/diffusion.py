@@ -5,9 +5,9 @@
 
 The peer is what its users run: a pipeline call with the scheduler that a request asks for. It can serve a load one by
 one, or groups of as many equal requests as wait, four, eight or a whole batch at most, each with the memory layout that
-it has by default and with channels last; whichever is fastest counts. Ours is the engine, with `backbones.cpu.swift` on a CPU. The network is a
-UNet2DConditionModel on 32 x 32 latents; what both make are latents, as the autoencoder is the same. Before anything is
-timed, images of both are compared.
+it has by default and with channels last; whichever is fastest counts. Ours is the engine, with `backbones.cpu.swift` on
+a CPU. The network is a UNet2DConditionModel on 32 x 32 latents; what both make are latents, as the autoencoder is the
+same. Before anything is timed, images of both are compared.
 
 Requests arrive by a Poisson process, at a rate that keeps every way busy; the same moments for all. Latency is from a
 request's arrival to its image. Frequencies of the machine and whoever else uses it fall on all, as the ways take turns

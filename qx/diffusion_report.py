@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -61,12 +62,17 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, 
         ax.imshow(grid(shown, COLUMNS, **look), cmap="gray", vmin=0, vmax=255)
         plots.label(ax, title)
         ax.set_axis_off()
+    weighted = "" if weight == "uniform" else f", weighted by {weight}"
+    loss_curve(axes[2], run, f"loss (squared error of {pipeline.config.says}{weighted})")
+    plots.save(made, run.path / "report.png")
+
+
+def loss_curve(ax: Axes, run: Run, title: str) -> None:
+    """The loss over updates, as a mean of neighbours."""
     lines = [line for line in run.metrics() if "loss" in line]
     step, loss = [line["step"] for line in lines], [line["loss"] for line in lines]
-    plots.curve(axes[2], step, plots.smooth(loss, max(1, len(lines) // 30)))
-    weighted = "" if weight == "uniform" else f", weighted by {weight}"
-    plots.label(axes[2], f"loss (squared error of {pipeline.config.says}{weighted})", "update")
-    plots.save(made, run.path / "report.png")
+    plots.curve(ax, step, plots.smooth(loss, max(1, len(lines) // 30)))
+    plots.label(ax, title, "update")
 
 
 def album(images: Tensor, words: Sequence[str], columns: int) -> Figure:

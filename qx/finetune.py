@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from generative.diffusion.pipeline import Pipeline
-from generative.diffusion.stock.stock import INDEX, Stock
+from generative.diffusion.stock.stock import Stock
 from generative.diffusion.training.finetune import FineTuning
 from lab.run import Run
 from qx import diffusion_progress as progress
 from qx import finetune_report
 from qx.diffusion import GUIDANCE, SIZE, Diffuse, read
 from qx.diffusion_drawn import in_words, judged
-from qx.jobs import device_of, finished
+from qx.diffusion_open import model_folder, opened
+from qx.jobs import device_of
 from qx.usage import UsageError, asked
 
 SMALL = 64  # pixels of a side; larger samples are too dear to draw hundreds of them for a judge
@@ -33,7 +34,7 @@ class TuneJob:
     def __init__(self, options: Diffuse) -> None:
         assert options.base is not None
         self.options = dataclasses.replace(options, base=options.base.resolve())
-        self.device, folder = device_of(options), folder_of(options.base)
+        self.device, folder = device_of(options), model_folder(options.base)
         self.inputs = (folder, *([Path(options.data)] if Path(options.data).is_file() else []))
         self.base = opened(folder)
         channels, side, _ = self.base.image
@@ -87,21 +88,3 @@ class TuneJob:
         before = [("before", said) for _, said in in_words(result.get("before", {}))]
         pictures = str(Path(result["run"]) / "report.png")
         return [*before, *in_words(result), ("pictures", pictures), ("run", str(result["run"]))]
-
-
-def folder_of(base: Path) -> Path:
-    """What a base is read from: the model of a run, or the folder itself. Raises UsageError before a run's end."""
-    if (base / INDEX).is_file():
-        return base
-    return base / "model" if (base / "model").is_dir() else finished(base)
-
-
-def opened(folder: Path) -> Pipeline | Stock:
-    """A model of ours, or of diffusers. Raises ModelError where there is none."""
-    if not (folder / INDEX).is_file():
-        pipeline = Pipeline.load(folder)
-        pipeline.network.eval()
-        return pipeline
-    from generative.diffusion.stock.folder import open_folder  # seconds to load
-
-    return open_folder(folder)

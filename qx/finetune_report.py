@@ -16,7 +16,7 @@ from generative.diffusion.stock.stock import Stock
 from lab import console, plots
 from lab.run import Run
 from qx.diffusion_drawn import STEPS, drawn
-from qx.diffusion_report import album, stock_folder, wanted
+from qx.diffusion_report import album, loss_curve, stock_folder, wanted
 
 COLUMNS = 6
 TILES = 12  # captions in the album
@@ -67,10 +67,7 @@ def draw(run: Run, base: Parts, tuned: Parts, data: Split, name: str, guidance: 
         ax.imshow(grid(shown, COLUMNS, **look), cmap="gray", vmin=0, vmax=255)
         plots.label(ax, title)
         ax.set_axis_off()
-    lines = [line for line in run.metrics() if "loss" in line]
-    step, loss = [line["step"] for line in lines], [line["loss"] for line in lines]
-    plots.curve(axes[3], step, plots.smooth(loss, max(1, len(lines) // 30)))
-    plots.label(axes[3], "loss of the adapters", "update")
+    loss_curve(axes[3], run, "loss of the adapters")
     plots.save(made, run.path / "report.png")
     if base.text is not None:
         words = [str(each) for each in told[:TILES]]

@@ -19,14 +19,13 @@ from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request, RequestError
 from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_png
-from generative.diffusion.pipeline import Pipeline
 from lab import console, streams
 from lab.run import write_json
+from qx.diffusion_open import model_folder, opened
 from qx.jobs import device_of
 from qx.sample_init import Beginning, beginning
 from qx.usage import Common, UsageError, asked, parse
 
-INDEX = "model_index.json"  # of a folder that diffusers wrote
 SHOWN = 640  # pixels of the picture's side, at least
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # what an engine is told of the network's
 
@@ -134,18 +133,7 @@ def sample(args: Sequence[str]) -> dict[str, Any]:
 
 def _open(options: Sample, device: torch.device) -> Parts:
     """The model: a `Pipeline` of ours, or a `Stock` of diffusers."""
-    path = options.run
-    model: Parts
-    if (path / INDEX).is_file():
-        from generative.diffusion.stock.folder import open_folder  # seconds to load
-
-        model = open_folder(path)
-    else:
-        folder = path / "model" if (path / "model").is_dir() else path
-        if folder == path and (path / "config.json").is_file() and not (path / "model.json").is_file():
-            raise UsageError(f"{path}: this run is not finished; go on with `qx resume {path}`")
-        model = Pipeline.load(folder)
-        model.network.eval()
+    model: Parts = opened(model_folder(options.run))
     model.to(device)
     if (dtype := DTYPES[options.dtype]) is not None:
         model.network.to(dtype)

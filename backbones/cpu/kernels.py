@@ -23,9 +23,11 @@ Key: T rows, K columns in, N out, G = B H groups of attention (batch and head), 
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -48,6 +50,8 @@ EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 5, (-0.5, 0.5)).convert(kind
 ERF = (0.3275911, (0.0, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429))
 """erf x = 1 - P(1 / (1 + p x)) e^(-x^2) for x >= 0, off by 1.5e-7: Abramowitz & Stegun 1964, 7.1.26."""
 
+TILES = "_" + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # another name for other tiles
+
 FLOAT, INT = ir.FloatType(), ir.IntType(64)
 VECTOR, INTEGERS = ir.VectorType(FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
 types: Any = numba_types  # which bears no types of its own
@@ -58,6 +62,7 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """`function` as machine code, kept on disk where that may be written to; it holds no other thread up."""
     plain = inspect.unwrap(function)  # the tests wrap what they check
+    plain.__qualname__ += TILES  # what is on disk is found by name and file, and tiles of this file are in all of it
     try:
         return cast(F, numba.njit(cache=True, nogil=True, fastmath=SUMS)(plain))
     except RuntimeError:

@@ -86,9 +86,9 @@ def test_what_cannot_be_drawn_is_one_line(
 
 
 def test_a_run_that_is_not_finished_is_named_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"command": "diffuse"}')
     assert main.main(["sample", str(tmp_path), *FEW]) == 2
-    assert f"not finished; go on with `qx resume {tmp_path}`" in " ".join(capsys.readouterr().err.split())
+    assert f"not finished; `qx resume {tmp_path}` goes on with it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_images_of_a_folder_are_learned_and_what_was_wrong_with_them_is_said(

@@ -203,6 +203,22 @@ def test_strokes_on_nothing_are_a_mask(colour: Path, tmp_path: Path) -> None:
     assert torch.equal(mask, (torch.arange(SIZE) < 2).float().view(1, SIZE, 1).expand(1, SIZE, SIZE))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "fits"), [(12, 16, True), (13, 16, True), (12, 17, True), (11, 16, False), (12, 18, False)]
+)
+def test_a_mask_may_be_a_smaller_copy_off_by_a_rounding(
+    height: int, width: int, fits: bool, colour: Path, tmp_path: Path
+) -> None:
+    """A picture of 33 x 25 is 16 x 12.1 when it is made smaller."""
+    init, mask = save(tmp_path / "init.png", PAGE[0, 0] + np.zeros((25, 33, 1), np.uint8)), tmp_path / "mask.png"
+    half(mask, height, width)
+    if fits:
+        assert beginning(open_folder(colour), init, mask, None).mask is not None
+        return
+    with pytest.raises(ValueError, match=f"{width} x {height} pixels; expected the proportions of --init, 33 x 25"):
+        beginning(open_folder(colour), init, mask, None)
+
+
 def test_a_model_of_grey_images_reads_colours_as_grey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = Pipeline.load(ours(tmp_path / "model", (1, SIZE, SIZE)))
     init = beginning(model, save(tmp_path / "colour.png", PAGE), None, None).init

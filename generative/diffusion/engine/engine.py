@@ -117,7 +117,7 @@ class Engine:
         self.running: list[Ticket] = []
         self.count = 0
         if prove and mode == "eager":
-            proof.prove(self.core.ask, self.inputs, self.device, dtype)
+            proof.prove(self.core.ask, self.inputs, self.device, dtype, together(network))
         elif prove:
             rehearsal.prove(self)
 

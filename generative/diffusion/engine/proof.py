@@ -4,7 +4,8 @@ Outside the network all arithmetic of the engine is elementwise, so a sample is 
 the network's rows are. They need not be: a matrix product is cut into blocks, and a row at the ragged edge of a block
 may be summed in another order. On one CPU a UNet's rows depended on their slot at 13 rows, and at 16 they did not. So
 the number of rows is tried, not assumed: the same input in every slot, and different ones in different orders, must
-come back with equal bits.
+come back with equal bits. Where the engine leaves out groups of rows that nobody waits for (see `step`), the other
+groups must come back the same without them.
 
 What is tried is some inputs of the size of noise, not all: it finds blocks, not a bit that flips once in a million.
 Where a turn is more than the network and what stands around it, whole turns are tried instead (see `rehearsal`).
@@ -25,7 +26,9 @@ TRIALS = 3  # sets of inputs, each at other timesteps, labels and conditions
 Batch = tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]
 
 
-def prove(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype) -> None:
+def prove(
+    network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype, group: int | None = None
+) -> None:
     """Try it.
 
     Args:
@@ -33,28 +36,33 @@ def prove(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, 
         inputs: what it is called with, the number of rows among them.
         device: where it is.
         dtype: of x.
+        group: rows that may be left out together; None where it is always called with all.
 
     Raises:
         ValueError: with what was found, and with the nearest smaller number of rows at which it is not so.
     """
-    found = flaw(network, inputs, device, dtype)
+    found = flaw(network, inputs, device, dtype, group)
     if found is not None:
-        fitting = fit(network, inputs, device, dtype)
+        fitting = fit(network, inputs, device, dtype, group)
         advice = f"rows={fitting} holds" if fitting else "no smaller number of rows holds"
         raise ValueError(f"rows={inputs.rows}: {found}; {advice}")
 
 
-def fit(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype) -> int:
+def fit(
+    network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype, group: int | None = None
+) -> int:
     """The largest number of rows that holds, tried downward from `inputs.rows`, multiples of 8, 4, 2, 1; 0: none."""
     asked = inputs.rows
     for rows in (asked, *(n for n in range((asked - 1) // 8 * 8, 0, -8)), *(n for n in (4, 2, 1) if n < asked)):
-        if flaw(network, dataclasses.replace(inputs, rows=rows), device, dtype) is None:
+        if flaw(network, dataclasses.replace(inputs, rows=rows), device, dtype, group) is None:
             return rows
     return 0
 
 
 @torch.no_grad()
-def flaw(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype) -> str | None:
+def flaw(
+    network: Callable[..., Tensor], inputs: Inputs, device: torch.device, dtype: torch.dtype, group: int | None = None
+) -> str | None:
     """What makes a row depend on more than its own input; None where nothing was found."""
     for trial in range(TRIALS):
         rows, batch = inputs.rows, _batch(inputs, trial, device, dtype)
@@ -72,6 +80,10 @@ def flaw(network: Callable[..., Tensor], inputs: Inputs, device: torch.device, d
         for order in (slot.roll(1), slot.flip(0)):
             if not torch.equal(_ask(network, batch, order), told[order]):
                 return "a row depends on its slot or its neighbours: another order has other answers"
+        if group is not None and group < rows:
+            for some in (*torch.split(slot, group), slot[group:]):
+                if not torch.equal(_ask(network, batch, some), told[some]):
+                    return f"a row depends on its neighbours: other answers where only {len(some)} rows are asked"
     return None
 
 

@@ -33,6 +33,11 @@ def crowded(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
     return honest(x, t, label) + 1e-7 * x.mean()
 
 
+def lonely(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    """A last bit more where less than all are asked."""
+    return honest(x, t, label) * (1 + 2**-23 * (len(x) < 12))
+
+
 def uncertain() -> Callable[..., Tensor]:
     calls = iter(range(1000))
     return lambda x, t, label: honest(x, t, label) + next(calls)
@@ -45,6 +50,25 @@ def test_each_flaw_is_found_and_named() -> None:
     assert "depends on its neighbours" in str(proof.flaw(crowded, inputs, CPU, FLOAT))
     assert "differs from call to call" in str(proof.flaw(uncertain(), inputs, CPU, FLOAT))
     assert proof.flaw(ragged, Inputs(SHAPE, 12), CPU, FLOAT) is None
+
+
+def test_groups_of_rows_are_tried_without_the_others() -> None:
+    inputs = Inputs(SHAPE, 12)
+    assert proof.flaw(lonely, inputs, CPU, FLOAT) is None
+    assert proof.flaw(honest, inputs, CPU, FLOAT, 4) is None
+    found = proof.flaw(lonely, inputs, CPU, FLOAT, 4)
+    assert found == "a row depends on its neighbours: other answers where only 4 rows are asked"
+    late = lambda x, t, label: lonely(x, t, label) if 4 < len(x) < 12 else honest(x, t, label)  # noqa: E731
+    assert "only 8 rows" in str(proof.flaw(late, inputs, CPU, FLOAT, 4))
+
+    class Grouped(torch.nn.Module):
+        rows_together = 4
+
+        def forward(self, *given: Tensor | None) -> Tensor:
+            return lonely(*given)  # type: ignore[arg-type]  # x, t, label
+
+    with pytest.raises(ValueError, match="rows=12: a row depends on its neighbours: other answers"):
+        Engine(Grouped(), SHAPE, COMPILER, rows=12, prove=True)
 
 
 def test_what_happens_at_some_labels_and_conditions_alone_is_found() -> None:
