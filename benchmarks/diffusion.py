@@ -114,7 +114,7 @@ def measure(size: Size, device: str, rounds: int = 3) -> Iterator[tuple[str, dic
     served = {OURS: by_engine(ours, asked)}
     for layout, peer in peers.items():
         served[f"{PEER}{layout}, one by one"] = by_calls(peer, asked, 1)
-        served[f"{PEER}{layout}, equal ones grouped"] = by_calls(peer, asked, size.batch)
+        served[f"{PEER}{layout}, grouped"] = by_calls(peer, asked, size.batch)
     best = max((way for way in served if way != OURS), key=lambda way: served[way].images_per_second)
     yield (
         "mixed",

@@ -13,6 +13,7 @@ from experiments import (
     constant_memory,
     deep_results,
     drawn_digits,
+    drawn_icons,
     dyna_maze,
     handwriting,
     length_extrapolation,
@@ -47,6 +48,7 @@ EXPERIMENTS: dict[str, tuple[Claim, Callable[[Setting], Finding]]] = {
     "captioned-scenes": (captioned_scenes.CLAIM, captioned_scenes.run),
     "cliff-walking": (cliff_walking.CLAIM, cliff_walking.run),
     "drawn-digits": (drawn_digits.CLAIM, drawn_digits.run),
+    "drawn-icons": (drawn_icons.CLAIM, drawn_icons.run),
     "drawn-mnist": (drawn_digits.CLAIM_MNIST, drawn_digits.run_mnist),
     "dyna-maze": (dyna_maze.CLAIM, dyna_maze.run),
     "handwriting": (handwriting.CLAIM, handwriting.run),
@@ -116,11 +118,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "stories",
         "vanishing-gradients",
     ),
-    "diffusion": ("captioned-scenes", "drawn-digits", "drawn-mnist"),
+    "diffusion": ("captioned-scenes", "drawn-digits", "drawn-icons", "drawn-mnist"),
 }
 """What the claims are about."""
 
-NEEDS = {"drawn-mnist": "mnist.npz", "mnist": "mnist.npz", "stories": "stories260K.bin, tok512.bin"}
+NEEDS = {
+    "drawn-icons": "silk.npz",
+    "drawn-mnist": "mnist.npz",
+    "mnist": "mnist.npz",
+    "stories": "stories260K.bin, tok512.bin",
+}
 """Claims that read a file which is no part of the lab, to be named by --data."""
 
 NOT_HELD = frozenset(
