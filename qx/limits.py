@@ -21,7 +21,7 @@ COUNTS = """steps replicas episodes worlds report_every batch_size capacity trai
     accumulate"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
     weight_decay anchor omega attention sigma priority importance importance_steps planning kappa tail alpha_steps
-    final_alpha burn_in entropy samples_every halvings"""
+    final_alpha burn_in entropy samples_every halvings kl"""
 LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),

@@ -63,6 +63,9 @@ class PartsConfig:
     denoiser faster, and need more channels of a latent."""
     autoencoder_steps: int = 1000
     """Updates of the autoencoder, besides those of the denoiser."""
+    kl: float = 1e-6
+    """Weight of the divergence of an image's latents from N(0, I), in nats a value of the image. Larger hides less of
+    a latent in decimals that noise would change, and blurs images."""
     adversary: float = 0.0
     """Weight of a discriminator of patches in the second half of the autoencoder's updates; 0 for none. Larger gives
     sharper images that are less like the data's own."""
@@ -210,10 +213,11 @@ def _first(
     draws = streams.generator(seed, "autoencoder")
     coder = Coder(autoencoder(size, draws))
     model: nn.Module = coder
-    objective: Objective = Reconstruction()
+    alone = Reconstruction(kl=parts.kl)
+    objective: Objective = alone
     if parts.adversary:
         patches = build(lambda: PatchDiscriminator(channels), draws)
-        model, objective = Players(coder, patches, parts.autoencoder_steps // 2), Adversarial(weight=parts.adversary)
+        model, objective = Players(coder, patches, parts.autoencoder_steps // 2), Adversarial(alone, parts.adversary)
     config = dataclasses.replace(
         CODER, steps=parts.autoencoder_steps, precision=train.precision, accumulate=train.accumulate
     )

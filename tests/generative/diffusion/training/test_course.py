@@ -117,6 +117,18 @@ def test_a_short_course_draws_what_its_words_say() -> None:
     assert level[1::2].max() < -0.2
 
 
+@pytest.mark.parametrize("adversary", [0.0, 0.1])
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_the_divergence_counts_in_the_loss_as_much_as_is_said(kl: float, adversary: float) -> None:
+    """The first update's own numbers: an adversary joins after half of them."""
+    trained = Course(SMALL, PartsConfig(**CODER, kl=kl, adversary=adversary), images(), None, TrainConfig(), seed=3)
+    said = next(trained.run())[1]
+    assert said["autoencoder_kl"] > 1
+    torch.testing.assert_close(
+        said["autoencoder_loss"], said["autoencoder_error"] + kl * said["autoencoder_kl"] / (3 * 8 * 8)
+    )
+
+
 def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
     train = TrainConfig(steps=2, batch_size=4)
     silent = Images(torch.zeros(4, 1, 8, 8))
