@@ -6,7 +6,9 @@
 
 Source: Peebles & Xie 2023, "Scalable diffusion models with Transformers", sec. 3.2; the layers are those of
 `backbones.stack` with modulation. Optionally each block attends to a context (the tokens of a prompt) between its two
-sublayers, as in PixArt-alpha (Chen et al. 2023, sec. 2.2); that layer starts at zero too.
+sublayers, as in PixArt-alpha (Chen et al. 2023, sec. 2.2); that layer starts at zero too. What the last token of the
+context has read of all others may join the condition c, as in Stable Diffusion 3 (Esser et al. 2024, sec. 4); there it
+goes through two layers, here through one.
 
 Departure from the paper's code: the frequencies of t end at 1/10000 exactly (`offset=1`), as in diffusers, whose
 weights are ours.
@@ -90,11 +92,14 @@ class DiT(nn.Module):
         hidden: width inside the feed-forward network, by default 4 W.
         feed_forward: the network of each position.
         context: E, for blocks that attend to a context, or None.
+        pooled: whether the context's last token, which in a causal encoder has read all others, is also part of the
+            condition. Prompts are learned sooner so (docs/notebook.md).
         own: whether every block embeds t and label for itself, as in diffusers' weights, rather than all together.
         eps: of the norm before the feed-forward network; that of all others is 1e-6.
 
     Raises:
-        ValueError: where the patch does not divide the size, the heads the width, or 4 the width.
+        ValueError: where the patch does not divide the size, the heads the width, or 4 the width; for `pooled` without
+            a context.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class DiT(nn.Module):
         hidden: int | None = None,
         feed_forward: FeedForwardName = "gelu-tanh",
         context: int | None = None,
+        pooled: bool = False,
         own: bool = False,
         eps: float = EPS,
     ) -> None:
@@ -118,9 +124,12 @@ class DiT(nn.Module):
         self.arguments: dict[str, Any] = {
             **{"size": size, "channels": channels, "patch": patch, "width": width, "depth": depth, "heads": heads},
             **{"classes": classes, "out_channels": out_channels, "hidden": hidden, "feed_forward": feed_forward},
-            **{"context": context, "own": own, "eps": eps},
+            **{"context": context, "pooled": pooled, "own": own, "eps": eps},
         }  # what it takes to make it again, as JSON can hold it
+        if pooled and context is None:
+            raise ValueError("DiT: pooled, and made for context=None: expected the features of a context")
         self.classes, self.context = classes, context
+        self.pool = nn.Linear(context, width) if pooled and context is not None else None
         self.patches = Patches(size, channels, patch, width)
         self.conditions = nn.ModuleList([Condition(classes, width) for _ in range(depth if own else 1)])
         blocks = []
@@ -151,6 +160,9 @@ class DiT(nn.Module):
             if block.cross is not None:
                 block.cross.output.weight.zero_()
         nn.init.xavier_uniform_(self.patches.conv.weight.flatten(1), generator=generator)  # as the linear map it is
+        if self.pool is not None:
+            nn.init.xavier_uniform_(self.pool.weight, generator=generator)
+            self.pool.bias.zero_()
         for bias in (self.patches.conv.bias, self.modulation.bias, self.output.bias):
             if bias is not None:
                 bias.zero_()
@@ -177,11 +189,18 @@ class DiT(nn.Module):
         Raises:
             ShapeError: for pictures or a context of another shape than it was made for, or anything that is not one
                 for each picture.
-            ValueError: for a context that is missing; for a label, a context or a mask that nobody reads.
+            ValueError: for a context that is missing; for a label, a context or a mask that nobody reads; for a mask
+                where the context is pooled, whose last token is then another for each picture.
         """
         told = None if self.classes is None else ()
         entrance("DiT", x, t, label, context, mask, told=told, features=self.context)
-        condition = torch.cat([embed(t, label) for embed in self.conditions], dim=1)  # [B, W], or [B, depth W]
+        if self.pool is not None and mask.allowed is not None:
+            raise ValueError("DiT: a mask of a context that is pooled: expected none")
+        parts = [embed(t, label) for embed in self.conditions]
+        if self.pool is not None and context is not None:
+            read = self.pool(context[:, -1])
+            parts = [part + read for part in parts]
+        condition = torch.cat(parts, dim=1)  # [B, W], or [B, depth W]
         places = self.patches.places(x.device)[None]
         memory = None if context is None else self.stack.remember(context)
         tokens = self.stack(self.patches(x), places, memory=memory, context_mask=mask, condition=condition)

@@ -130,6 +130,7 @@ def network_of(config: DiffusionConfig, subject: Subject) -> nn.Module:
             subject.classes,
             out_channels=out,
             context=subject.features,
+            pooled=subject.features is not None,  # the text encoder is causal: its last token has read all
         )
     if subject.features is not None and config.multipliers[:1] != (1,):
         raise ValueError(f"multipliers is {config.multipliers}; a unet that reads prompts begins with 1")

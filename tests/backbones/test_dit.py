@@ -27,7 +27,7 @@ X, T = torch.randn(2, 1, 8, 8, generator=generator(9)), torch.tensor([1.0, 700.0
 
 
 def test_a_new_one_is_zero_with_identity_blocks_and_repeats_with_its_generator() -> None:
-    make = lambda: DiT(8, 1, 2, 16, 2, 2, 10, context=6)  # noqa: E731 - a factory, as `build` wants it
+    make = lambda: DiT(8, 1, 2, 16, 2, 2, 10, context=6, pooled=True)  # noqa: E731 - a factory, as `build` wants it
     network, again = build(make, generator(1)), build(make, generator(1))
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     context = torch.randn(2, 3, 6, generator=generator(2))
@@ -75,6 +75,27 @@ def test_padding_of_a_prompt_does_not_leak() -> None:
     out = network(x, T, None, context, mask)
     assert torch.equal(out, network(x, T, None, spoiled, mask))
     assert not torch.allclose(out, network(x, T, None, context), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_last_token_of_a_pooled_context_is_a_part_of_the_condition(own: bool) -> None:
+    """By the class that says the same: its vector is what the pooling makes of that token; nothing else differs."""
+    network = noisy(DiT(8, 1, 4, 16, 2, 2, None, context=6, pooled=True, own=own))
+    context = torch.randn(2, 5, 6, generator=generator(5))
+    told = noisy(DiT(8, 1, 4, 16, 2, 2, 2, context=6, own=own))
+    told.load_state_dict(network.state_dict(), strict=False)
+    assert network.pool is not None
+    with torch.no_grad():
+        for condition in told.conditions:
+            condition.label.weight[:2] = context[:, -1] @ network.pool.weight.T + network.pool.bias
+    torch.testing.assert_close(network(X, T, None, context), told(X, T, torch.tensor([0, 1]), context))
+    plain = noisy(DiT(8, 1, 4, 16, 2, 2, None, context=6, own=own))
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert not torch.allclose(network(X, T, None, context), plain(X, T, None, context), rtol=0.01, atol=0.01)
+    with pytest.raises(ValueError, match="a mask of a context that is pooled"):
+        network(X, T, None, context, padding(torch.tensor([2, 4]), 5))
+    with pytest.raises(ValueError, match="pooled, and made for context=None"):
+        DiT(8, 1, 4, 16, 1, 2, pooled=True)
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:
