@@ -8,19 +8,16 @@ every colour was seen, but never this shape in this colour.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
-import torch
-from accelerate import Accelerator
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.claim import Claim, Finding, Number, Setting
+from experiments.learned import learned
 from generative.diffusion.data.scenes import SIDES, obeyed, scenes
 from generative.diffusion.data.scenes.sampling import Side
 from generative.diffusion.recipes import SCENES, Recipe
-from generative.diffusion.training.course import Course
 from lab import plots
 
 BAR, COUNT, TRAINED = 0.95, 500, 10_000
@@ -47,15 +44,8 @@ def run(setting: Setting) -> Finding:
 
 def judge(setting: Setting, recipe: Recipe, count: int) -> Finding:
     """The finding of a recipe, over `count` captions of each side."""
-    accelerator = Accelerator(cpu=setting.device.type == "cpu")
     data = scenes(setting.seed, TRAINED)
-    course = Course(recipe.model, recipe.parts, data, None, recipe.train, seed=setting.seed, accelerator=accelerator)
-    began = time.perf_counter()
-    for step, metrics in course.run():
-        if step % 20 == 0:
-            loss = metrics.get("loss", metrics.get("autoencoder_loss", torch.zeros(())))
-            setting.report(0.85 * step / course.total, f"learns, loss {loss.item():.4f}")
-    minutes, pipeline = (time.perf_counter() - began) / 60, course.result()
+    pipeline, minutes = learned(setting, recipe, data, share=0.85)
     told = {side: list(scenes(setting.seed, count, side).captions or ()) for side in SIDES}
     drawn: dict[tuple[Side, float], Tensor] = {}
     for guidance in GUIDANCE:

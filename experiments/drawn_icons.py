@@ -11,21 +11,20 @@ Source of the icons: Silk icon set 1.3, Mark James 2005 (CC BY 2.5).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.claim import Claim, DataError, Finding, Number, Setting
+from experiments.learned import learned
 from generative.diffusion.data.npz import npz
 from generative.diffusion.data.split import Images
 from generative.diffusion.model import DiffusionConfig
 from generative.diffusion.recipes import Recipe
-from generative.diffusion.training.course import Course, PartsConfig
+from generative.diffusion.training.course import PartsConfig
 from generative.train import TrainConfig
 from lab import plots
 
@@ -88,14 +87,7 @@ def judge(setting: Setting, recipe: Recipe, icons: Images) -> Finding:
     seen = [name for name in names if name not in unseen]
     own = torch.tensor([names.index(name) for name in unseen])
     rest = icons.take(torch.tensor([names.index(name) for name in seen]))
-    accelerator = Accelerator(cpu=setting.device.type == "cpu")
-    course = Course(recipe.model, recipe.parts, rest, None, recipe.train, seed=setting.seed, accelerator=accelerator)
-    began = time.perf_counter()
-    for step, metrics in course.run():
-        if step % 20 == 0:
-            loss = metrics.get("loss", metrics.get("autoencoder_loss", torch.zeros(())))
-            setting.report(0.95 * step / course.total, f"learns, loss {loss.item():.4f}")
-    minutes, pipeline = (time.perf_counter() - began) / 60, course.result()
+    pipeline, minutes = learned(setting, recipe, rest, share=0.95)
     sides = {"learned": [*ASKED, *seen[:: len(seen) // len(unseen)]][: len(unseen)], "unseen": unseen}
     rows, share, pictures = [], {}, {}
     for guidance in GUIDANCE:
