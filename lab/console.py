@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+EVERY = 60.0  # seconds from one line of progress to the next where there is no bar
 WIDE = 100  # columns of a terminal, from which a progress bar has room for everything
 out = Console(soft_wrap=False, highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -46,17 +48,22 @@ class Bar:
     """A progress bar in the making: `update(completed, note)`."""
 
     def __init__(self, progress: Progress, label: str, total: int, start: int) -> None:
-        self._progress = progress
+        self._progress, self._label, self._total = progress, label, total
         self._task = progress.add_task(label, total=total, completed=start, note="")
+        self._said = time.monotonic()
 
     def update(self, completed: int, note: str = "") -> None:
         """Show how far the work is, and a few words beside it."""
         self._progress.update(self._task, completed=completed, note=note)
+        if not err.is_terminal and not err.quiet and time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            line = f"{self._label}: {completed / max(self._total, 1):.0%}"
+            sys.stderr.write(f"{line}, {note}\n" if note else f"{line}\n")
 
 
 @contextmanager
 def progress(label: str, total: int, start: int = 0, *, counts: bool = True) -> Iterator[Bar]:
-    """A progress bar on standard error; where that is no terminal, one line at the end instead.
+    """A progress bar on standard error; where that is no terminal, a line a minute and one at the end instead.
 
     Args:
         label: what is being done.
