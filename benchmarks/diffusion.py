@@ -11,7 +11,8 @@ same. Before anything is timed, images of both are compared.
 
 Requests arrive by a Poisson process, at a rate that keeps every way busy; the same moments for all. Latency is from a
 request's arrival to its image. Frequencies of the machine and whoever else uses it fall on all, as the ways take turns
-in the homogeneous part.
+in rounds, every other one backwards (see `diffusion_rounds`). A mixed load takes minutes, so only its first round is of
+all ways, and the later ones of ours and of the peer's fastest in the first.
 
 Source of the peer's advice: diffusers' guide to speed and memory (channels last; torch.compile is not measured here).
 """
@@ -21,18 +22,18 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones.cost import flops
 from benchmarks.diffusion_load import SOLVERS, Size, asked_of, equal, load
-from benchmarks.diffusion_ways import Ours, Peer, Served, by_calls, by_engine
+from benchmarks.diffusion_rounds import compared, median_rate, take_turns
+from benchmarks.diffusion_ways import OURS, PEER, Calls, Ours, Peer, Served, by_calls, by_engine
 
-OURS, PEER = "quincunx", "diffusers"
 AGREE = 2e-3
 """Between latents of unit size, after 10 steps guided at 3, which enlarges what the networks differ by."""
 
@@ -59,74 +60,73 @@ def matrix_rate(device: str, n: int = 2048) -> float:
     return 2 * n**3 / min(seconds() for _ in range(10))
 
 
-def row_flops(size: Size, ours: Ours) -> int:
-    """Floating-point operations of the network for one row, counted directly."""
+def row_flops(size: Size, network: nn.Module) -> int:
+    """Floating-point operations of the network for one row, counted where it stands: an engine may be using it."""
+    device = next(network.parameters()).device
     return flops(
-        ours.plain.cpu(),
-        torch.zeros(1, 4, size.side, size.side),
-        torch.zeros(1),
+        network,
+        torch.zeros(1, 4, size.side, size.side, device=device),
+        torch.zeros(1, device=device),
         None,
-        torch.zeros(1, size.tokens, size.context),
+        torch.zeros(1, size.tokens, size.context, device=device),
     )
 
 
-def homogeneous(ways: dict[str, Callable[[], Served]], rounds: int) -> dict[str, float]:
-    """Images a second of each way, the median over rounds in which all take turns."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    for _ in range(rounds):
-        for way, serve in ways.items():
-            rates[way].append(serve().images_per_second)
-    return {way: statistics.median(found) for way, found in rates.items()}
+def measure(size: Size, device: str, rounds: int = 3) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """(part, what was found) of "setting", "homogeneous" and "mixed", as each is done.
 
-
-def measure(size: Size, device: str, rounds: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(part, what was found) of "setting", "homogeneous" and "mixed", as each is done."""
-    peers = {"": Peer(size, device), ", channels last": Peer(size, device, channels_last=True)}
-    ours = Ours(size, peers[""])
-    apart = difference(peers[""], ours, size)
+    Of the last two also (part, whose turn it is, in words) before each turn.
+    """
+    peers = {last: Peer(size, device, channels_last=last) for last in (False, True)}
+    layouts = {False: PEER, True: f"{PEER}, channels last"}
+    ours = Ours(size, peers[False])
+    apart = difference(peers[False], ours, size)
     yield "setting", {"difference": apart, "parameters": sum(p.numel() for p in ours.plain.parameters())}
+
     batch, short = equal(size), equal(dataclasses.replace(size, steps=2))
     groups = sorted({max(1, size.batch // 4), max(1, size.batch // 2), size.batch})
-    ways: dict[str, Callable[[], Served]] = {OURS: partial(by_engine, ours, batch)}
     by_engine(ours, short)  # everyone once for nothing: what is compiled or laid out at first is not counted
-    for layout, peer in peers.items():
-        for most in groups:
-            ways[f"{PEER}{layout}, {most} a call"] = partial(by_calls, peer, batch, most)
+    for peer in peers.values():
+        for most in {1, *groups}:
             by_calls(peer, short[:most], most)
-        by_calls(peer, short[:1], 1)
-    rates = homogeneous(ways, rounds)
-    best = max((way for way in rates if way != OURS), key=lambda way: rates[way])
-    work = row_flops(size, ours) * 2 * size.steps  # of an image: guided, so two rows
+    calls = {f"{layouts[last]}, {most} a call": Calls(most, last) for last in peers for most in groups}
+    ways: dict[str, Callable[[], Served]] = {OURS: partial(by_engine, ours, batch)}
+    for way, how in calls.items():
+        ways[way] = partial(by_calls, peers[how.channels_last], batch, how.most)
+    served = yield from take_turns("homogeneous", ways, rounds)
+    equals, rates = compared(served), {way: median_rate(found) for way, found in served.items()}
+    work = row_flops(size, ours.plain) * 2 * size.steps  # of an image: guided, so two rows
     machine = matrix_rate(device)
     yield (
         "homogeneous",
         {
-            "ratio": rates[OURS] / rates[best],
-            "images_per_second": rates[OURS],
-            "peer": rates[best],
-            "peer_way": best,
+            **equals,
+            "peer_calls": dataclasses.asdict(calls[equals["peer_way"]]),
             "all": rates,
             "share_of_matrix_rate": {way: rate * work / machine for way, rate in rates.items()},
             "matrix_flops_per_second": machine,
         },
     )
+
     asked = load(size, rate=2 * rates[OURS])
-    served = {OURS: by_engine(ours, asked)}
-    for layout, peer in peers.items():
-        served[f"{PEER}{layout}, one by one"] = by_calls(peer, asked, 1)
-        served[f"{PEER}{layout}, grouped"] = by_calls(peer, asked, size.batch)
-    best = max((way for way in served if way != OURS), key=lambda way: served[way].images_per_second)
+    ways = {OURS: partial(by_engine, ours, asked)}
+    for last, peer in peers.items():
+        ways[f"{layouts[last]}, one by one"] = partial(by_calls, peer, asked, 1)
+        ways[f"{layouts[last]}, grouped"] = partial(by_calls, peer, asked, size.batch)
+    served = yield from take_turns("mixed", ways, rounds, narrow=True)
     yield (
         "mixed",
         {
-            "ratio": served[OURS].images_per_second / served[best].images_per_second,
-            "images_per_second": served[OURS].images_per_second,
-            "peer": served[best].images_per_second,
-            "peer_way": best,
+            **compared(served),
             "arrived_within": asked[-1].arrival,
             "all": {
-                way: {"images_per_second": one.images_per_second, "p50": one.latency(0.5), "p99": one.latency(0.99)}
-                for way, one in served.items()
+                way: {
+                    "images_per_second": median_rate(found),
+                    "p50": statistics.median(one.latency(0.5) for one in found),
+                    "p99": statistics.median(one.latency(0.99) for one in found),
+                    "rounds": len(found),
+                }
+                for way, found in served.items()
             },
         },
     )

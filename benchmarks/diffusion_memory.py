@@ -1,4 +1,8 @@
-"""Peak memory of the homogeneous batch, ours and the peer's, each in a process of its own: above an empty one."""
+"""Peak memory of the homogeneous batch, ours and the peer's, each in a process of its own: above an empty one.
+
+The peer's memory depends on its images a call and on its layout, so these are asked for: the way whose time counts is
+the one whose memory counts.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,42 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks import resident
-from benchmarks.diffusion import OURS
 from benchmarks.diffusion_load import Size, equal
-from benchmarks.diffusion_ways import Ours, Peer, by_calls, by_engine
+from benchmarks.diffusion_ways import OURS, PEER, Calls, Ours, Peer, by_calls, by_engine
 
 
-def peak(size: Size, way: str, device: str) -> float | None:
+def peak(size: Size, calls: Calls | None, device: str) -> float | None:
     """Bytes at the peak of two batches of four steps, the model included; None where the system does not tell.
+
+    Args:
+        size: of the network and the batch.
+        calls: how the peer's pipeline is called, or None for our engine.
+        device: "cpu" or "cuda".
 
     Raises:
         RuntimeError: when the process stops, with its last line.
     """
-    asked = {"size": asdict(size), "way": way, "device": device}
-    return resident.apart("benchmarks.diffusion_memory", asked, way)
+    asked = {"size": asdict(size), "calls": None if calls is None else asdict(calls), "device": device}
+    return resident.apart("benchmarks.diffusion_memory", asked, OURS if calls is None else PEER)
 
 
 def _work(asked: Mapping[str, Any]) -> float | None:
     size = Size(**{**asked["size"], "widths": tuple(asked["size"]["widths"]), "steps": 4})
     started = resident.began()
-    peer = Peer(size, asked["device"])
     batch = equal(size)
-    ours = Ours(size, peer) if asked["way"] == OURS else None
-    for _ in range(2):
-        if ours is not None:
-            by_engine(ours, batch)
-        else:
-            by_calls(peer, batch, size.batch)
+    if asked["calls"] is None:
+        serve = partial(by_engine, Ours(size, Peer(size, asked["device"])), batch)
+    else:
+        calls = Calls(**asked["calls"])
+        serve = partial(by_calls, Peer(size, asked["device"], channels_last=calls.channels_last), batch, calls.most)
+    serve()
+    serve()
     if asked["device"] == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resident.since(started)

@@ -19,6 +19,8 @@ from generative.diffusion.engine.engine import Engine
 from generative.diffusion.engine.request import Request
 from generative.diffusion.solvers.schedulers import Schedulers
 
+OURS, PEER = "quincunx", "diffusers"
+
 
 @dataclass(frozen=True)
 class Served:
@@ -35,6 +37,16 @@ class Served:
     def latency(self, share: float) -> float:
         """The latency that this share of the requests did not exceed, in seconds."""
         return sorted(self.latencies)[max(0, -(-int(share * 100) * len(self.latencies) // 100) - 1)]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A way to call the peer's pipeline."""
+
+    most: int
+    """Equal requests a call, at most."""
+    channels_last: bool = False
+    """The memory layout of the network; else the one that it has by default."""
 
 
 class Peer:

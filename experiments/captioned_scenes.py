@@ -17,15 +17,15 @@ from experiments.claim import Claim, Finding, Number, Setting
 from experiments.learned import learned
 from generative.diffusion.data.scenes import SIDES, obeyed, scenes
 from generative.diffusion.data.scenes.sampling import Side
+from generative.diffusion.data.split import Images
 from generative.diffusion.recipes import SCENES, Recipe
-from lab import plots
+from lab import plots, streams
 
 BAR, COUNT, TRAINED = 0.95, 500, 10_000
-GUIDANCE = (1.0, 2.0)
-JUDGED = 2.0
-"""The guidance whose pictures count; the others stand in the table."""
-SOLVER, STEPS = "ddpm", 50
-"""With fresh noise at every step, which lets later steps mend what earlier ones decided (docs/notebook.md)."""
+DRAWING = SCENES.drawing
+"""The pictures that count: as `qx diffuse scenes` draws them for its report."""
+PLAIN = 1.0
+"""Guidance of others, which stand beside them in the table."""
 
 CLAIM = Claim(
     claim="A latent diffusion model draws grid scenes that obey their captions, also of pairs and of things that it "
@@ -46,25 +46,33 @@ def judge(setting: Setting, recipe: Recipe, count: int) -> Finding:
     """The finding of a recipe, over `count` captions of each side."""
     data = scenes(setting.seed, TRAINED)
     pipeline, minutes = learned(setting, recipe, data, share=0.85)
-    told = {side: list(scenes(setting.seed, count, side).captions or ()) for side in SIDES}
+    told = {side: list(asked(setting.seed, count, side).captions or ()) for side in SIDES}
     drawn: dict[tuple[Side, float], Tensor] = {}
-    for guidance in GUIDANCE:
+    for guidance in (PLAIN, DRAWING.guidance):
         for side, captions in told.items():
             setting.report(0.87, f"draws {side}, guidance {guidance:g}")
             drawn[side, guidance] = pipeline.sample(
-                captions, seed=setting.seed, solver=SOLVER, steps=STEPS, guidance=guidance
+                captions, seed=setting.seed, **DRAWING._replace(guidance=guidance)._asdict()
             )
     good = {key: obeyed(images.cpu(), told[key[0]]) for key, images in drawn.items()}
     share = {key: right.double().mean().item() for key, right in good.items()}
-    found: dict[str, Number] = {f"obeyed, {side}": round(share[side, JUDGED], 4) for side in SIDES}
+    found: dict[str, Number] = {f"obeyed, {side}": round(share[side, DRAWING.guidance], 4) for side in SIDES}
     verdict = (
-        f"{', '.join(f'{share[side, JUDGED]:.1%} ({side})' for side in SIDES)} of {count} captions each are obeyed, at "
-        f"guidance {JUDGED:g}, after {minutes:.0f} minutes of training"
+        f"{', '.join(f'{share[side, DRAWING.guidance]:.1%} ({side})' for side in SIDES)} of {count} captions each are "
+        f"obeyed, at guidance {DRAWING.guidance:g}, after {minutes:.0f} minutes of training"
     )
-    rows = [(side, *(f"{share[side, guidance]:.1%}" for guidance in GUIDANCE)) for side in SIDES]
-    holds = all(share[side, JUDGED] >= BAR for side in SIDES)
-    picture = album({side: (drawn[side, JUDGED], told[side], good[side, JUDGED].tolist()) for side in SIDES})
-    return Finding(found, holds, verdict, picture, ("captions", *(f"guidance {g:g}" for g in GUIDANCE)), rows)
+    both = (PLAIN, DRAWING.guidance)
+    rows = [(side, *(f"{share[side, guidance]:.1%}" for guidance in both)) for side in SIDES]
+    holds = all(share[side, DRAWING.guidance] >= BAR for side in SIDES)
+    shown: dict[str, tuple[Tensor, Sequence[str], Sequence[bool]]] = {
+        side: (drawn[side, DRAWING.guidance], told[side], good[side, DRAWING.guidance].tolist()) for side in SIDES
+    }
+    return Finding(found, holds, verdict, album(shown), ("captions", *(f"guidance {g:g}" for g in both)), rows)
+
+
+def asked(seed: int, count: int, side: Side) -> Images:
+    """The scenes whose captions are asked for: none of those by which the recipe was found, nor of the training."""
+    return scenes(streams.derive(seed, "judged"), count, side)
 
 
 def album(sides: dict[str, tuple[Tensor, Sequence[str], Sequence[bool]]], columns: int = 8) -> Figure:

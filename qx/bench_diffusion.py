@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from benchmarks import diffusion, diffusion_memory
-from benchmarks.diffusion import AGREE, OURS, PEER
+from benchmarks.diffusion import AGREE
 from benchmarks.diffusion_load import Size
+from benchmarks.diffusion_ways import OURS, Calls
 from lab import console, plots
 from lab.run import next_free, write_json
 from qx.jobs import WorkFailedError, device_of
@@ -26,9 +27,10 @@ class Diffusion(Common):
 
     size: Size = field(default_factory=Size)
     rounds: int = 3
-    """Homogeneous batches that each way makes, in turns. More are steadier."""
+    """Times that ours and the peer's fastest way serve each load, in turns; the medians count. More are steadier and
+    take longer. Of the mixed load, the peer's other ways serve one round only."""
     memory: bool = True
-    """Measure peak memory, in two processes of their own."""
+    """Measure peak memory of ours and of the peer's fastest way to serve the equal batch, each in its own process."""
 
 
 def bench(args: Sequence[str]) -> dict[str, Any]:
@@ -38,27 +40,32 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
     if min(size.side, size.tokens, size.batch, size.requests, size.steps, options.rounds) < 1 or size.rows < 2:
         raise UsageError("--size.*, --rounds: expected at least 1, and 2 rows for guided requests")
     found: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "size": asdict(size)}
-    parts = ["agreement", "one homogeneous batch", "a mixed load", "memory"]
+    parts = ["agreement", "one homogeneous batch", "a mixed load", *["memory"] * options.memory]
     with console.progress("bench diffusion", len(parts)) as bar:
         bar.update(0, parts[0])
         with asked("the size of the network"):
             work = diffusion.measure(size, device, options.rounds)
-            found["setting"] = next(work)[1]
+            _, found["setting"] = next(work)
         apart = found["setting"]["difference"]
         if not apart <= AGREE:
             raise WorkFailedError(f"the latents of the two differ by {apart:.2g}: their times would compare nothing")
         out = options.out or next_free(Path("runs"), "bench-diffusion")
         out.mkdir(parents=True, exist_ok=True)
-        bar.update(1, parts[1])
-        for done, (part, what) in enumerate(work, 2):
-            found[part] = what
+        done = 1
+        for part, what in work:
+            if isinstance(what, str):
+                bar.update(done, f"{parts[done]}, {what}")
+                continue
+            found[part], done = what, done + 1
             write_json(out / "result.json", found)  # half an hour: what is found is kept, and said
             SAID[part](found)
-            bar.update(done, parts[min(done, 3)])
         if options.memory:
-            peaks = {way: diffusion_memory.peak(size, way, device) for way in (OURS, PEER)}
+            bar.update(done, parts[done])
+            equal = found["homogeneous"]
+            ways = {OURS: None, equal["peer_way"]: Calls(**equal["peer_calls"])}
+            peaks = {way: diffusion_memory.peak(size, calls, device) for way, calls in ways.items()}
             found["memory"] = {way: peak for way, peak in peaks.items() if peak is not None}
-        bar.update(4)
+        bar.update(len(parts))
     _say_rest(found)
     _picture(found, out / "report.png")
     found["run"] = str(out)
@@ -76,6 +83,7 @@ def _say_homogeneous(found: Mapping[str, Any]) -> None:
     ]
     title = f"one batch of {size['batch']}, {size['steps']} steps, guidance 7.5 ({where})"
     console.table(title, ["", "images/s", "ours over it", "of the matrix rate"], rows)
+    _say_spread(equal)
 
 
 def _say_mixed(found: Mapping[str, Any]) -> None:
@@ -92,11 +100,23 @@ def _say_mixed(found: Mapping[str, Any]) -> None:
     ]
     title = f"a mixed load of {size['requests']}: 10 to 50 steps, guidance 1, 3, 7.5, 4 solvers; latency from arrival"
     console.table(title, ["", "images/s", "ours over it", "median, s", "99%, s"], rows)
+    _say_spread(mixed, "; the peer's other ways served it once")
+
+
+def _say_spread(part: Mapping[str, Any], others: str = "") -> None:
+    """The least and the most of ours and of the peer's way that counts, and what is to be said of its others."""
+    if part["rounds"] == 1:
+        console.out.print("[dim]one round[/]  every way served it once")
+        return
+    rates = "; ".join("{} {:.3f} to {:.3f}".format(way, *part["spread"][way]) for way in (OURS, part["peer_way"]))
+    ratio = "{:.2f} to {:.2f}".format(*part["ratio_spread"])
+    words = f"{rates}; ours over it {ratio}{others}"
+    console.out.print(f"[dim]medians of {part['rounds']} rounds, least to most[/]  {words}", soft_wrap=True)
 
 
 def _say_rest(found: Mapping[str, Any]) -> None:
     if found.get("memory"):
-        words = ", ".join(f"{way} {peak / 2**20:,.0f} MiB" for way, peak in found["memory"].items())
+        words = "; ".join(f"{way}: {peak / 2**20:,.0f} MiB" for way, peak in found["memory"].items())
         console.out.print(f"[dim]peak memory of a batch[/]  {words}", soft_wrap=True)
     setting = found["setting"]
     words = f"{setting['difference']:.1e} of a standard deviation, at most, in 10 steps guided at 3"

@@ -16,7 +16,7 @@ from torch import Tensor
 from generative.diffusion.data import EMBEDDED, Split, load
 from generative.diffusion.data.pixels import Channels
 from generative.diffusion.model import DiffusionConfig
-from generative.diffusion.recipes import DIGITS, RECIPES
+from generative.diffusion.recipes import BY_CLASS, BY_PROMPT, DIGITS, RECIPES
 from generative.diffusion.training.course import Course, PartsConfig
 from generative.diffusion.training.lora import Lora
 from generative.train import TrainConfig
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 LORA = Lora()
 SIZE = 32
-GUIDANCE = {"label": 1.5, "prompt": 3.0}  # of the samples in the report
 TOLD = ("dropout", "weight")  # of the parts, what fine-tuning takes, too
+OF_LATENTS = ("--latent-channels", "--autoencoder-width", "--halvings", "--autoencoder-steps", "--kl", "--adversary")
+OF_PROMPTS = ("--text-width", "--text-layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,9 @@ class DiffuseJob:
                 accelerator=accelerator,
             )
         self.name, self.total = Path(options.data).stem, self.trainer.total
-        self.guidance = GUIDANCE["prompt" if prompts else "label"]
-        self.grids = progress.Grids(options.samples_every, options.train, options.seed, self.guidance)
+        recipe = RECIPES.get(options.data)
+        self.drawing = recipe.drawing if recipe else BY_PROMPT if prompts else BY_CLASS
+        self.grids = progress.Grids(options.samples_every, options.train, options.seed, self.drawing.guidance)
 
     def watch(self) -> Mapping[str, Tensor]:
         return {}
@@ -100,12 +102,12 @@ class DiffuseJob:
 
     def evaluate(self) -> dict[str, Any]:
         """How many samples are what they were asked to be, where that can be said (`diffusion_drawn.judged`)."""
-        return judged([self.trainer.result()], self.data, seed=self.options.seed, guidance=self.guidance)[0]
+        return judged([self.trainer.result()], self.data, seed=self.options.seed, drawing=self.drawing)[0]
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """What `qx.diffusion_report` writes."""
         weight = self.options.parts.weight
-        write(run, self.trainer.result(), self.data, self.name, weight, self.guidance, self.options.seed)
+        write(run, self.trainer.result(), self.data, self.name, weight, self.drawing, self.options.seed)
         progress.strip(run)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -117,19 +119,43 @@ def diffuse(args: Sequence[str]) -> dict[str, Any]:
     """`qx diffuse DATA`, `qx diffuse DATA --base RUN_OR_FOLDER`."""
     options = parse(Diffuse, args, "qx diffuse", default=usual(args))
     job = prepared(options)
+    heard(job.options)
     _, result = start(job, to_tree(job.options), options)
     show(job, result)
     return result
 
 
 def usual(args: Sequence[str]) -> Diffuse | None:
-    """The options that suit an embedded data set (`generative.diffusion.recipes`); None where none is named first."""
-    name = args[0] if args and args[0] in RECIPES else None
-    base = any(word.split("=")[0] == "--base" for word in args)  # which brings a network of its own
-    if name is None or base:
+    """The options that suit an embedded data set (`generative.diffusion.recipes`), wherever it is named.
+
+    None for other data, and beside a base, which brings a network of its own.
+    """
+    words = [word for word in args if word not in ("-h", "--help")]
+    named = [name for name in RECIPES if name in words]  # or what is called so, as an --out may be
+    for name in (None, *named):
+        default = _suiting(name)
+        with contextlib.suppress(UsageError):  # flags depend on the default: --latent, or --no-latent
+            found = parse(Diffuse, words, "qx diffuse", default=default)
+            if name == (found.data if found.base is None and found.data in RECIPES else None):
+                return default
+    return _suiting(named[0] if named else None)  # what is wrong will be said where the options are asked for
+
+
+def _suiting(name: str | None) -> Diffuse | None:
+    if name is None:
         return None
     recipe = RECIPES[name]
     return Diffuse(data=name, model=recipe.model, parts=recipe.parts, train=recipe.train)
+
+
+def heard(options: Diffuse) -> None:
+    """Raises UsageError for an option of a part that the model has not, unless it is as usual for the data."""
+    parts, usually = options.parts, RECIPES.get(options.data, DIGITS).parts
+    for flag in _changed(parts, usually) if options.base is None else []:  # beside a base `prepared` refuses them
+        if flag in OF_LATENTS and not parts.latent:
+            raise UsageError(f"{flag}: of the autoencoder, and there is none; expected --latent beside it")
+        if flag in OF_PROMPTS and not parts.prompts:
+            raise UsageError(f"{flag}: of the text encoder, and there is none; expected --prompts beside it")
 
 
 def reopen(run: Run, common: Common) -> DiffuseJob | TuneJob:

@@ -13,10 +13,10 @@ from generative.diffusion.data import Split
 from generative.diffusion.engine.request import Request
 from generative.diffusion.measures.metrics import Judge
 from generative.diffusion.parts import Parts
+from generative.diffusion.recipes import Drawing
 from lab import console
 
 JUDGED = 500  # samples that a judge sees
-STEPS = 20  # of the solver, for reports
 
 Told = Sequence[int | str | None]
 
@@ -34,7 +34,7 @@ def drawn(parts: Parts, wanted: Sequence[Request], label: str = "sampling", rows
         return parts.decode(parts.engine(rows).sample(wanted, count))
 
 
-def judged(models: Sequence[Parts], data: Split, *, seed: int, guidance: float) -> list[dict[str, Any]]:
+def judged(models: Sequence[Parts], data: Split, *, seed: int, drawing: Drawing) -> list[dict[str, Any]]:
     """Of each model, how many samples are what they were asked to be, where that can be said.
 
     Of classes a judge says it, who was trained on real images alone; of captions the data's own check, for those of
@@ -44,11 +44,11 @@ def judged(models: Sequence[Parts], data: Split, *, seed: int, guidance: float) 
         models: told alike: labels, captions, or nothing.
         data: what their samples should look like.
         seed: of the samples.
-        guidance: of the samples.
+        drawing: solver, steps and guidance of the samples.
     """
 
     def draw(parts: Parts, told: Told) -> Tensor:
-        return drawn(parts, parts.requests(told, seed=seed, guidance=guidance, steps=STEPS))
+        return drawn(parts, parts.requests(told, seed=seed, **drawing._asdict()))
 
     found: list[dict[str, Any]] = [{} for _ in models]
     if models[0].text is not None:
@@ -56,7 +56,7 @@ def judged(models: Sequence[Parts], data: Split, *, seed: int, guidance: float) 
     elif models[0].classes is not None and data.classes and len(data.test):
         judge = Judge(data.train, data.test)
         found = [_recognised(judge, data, partial(draw, parts)) for parts in models]
-    return [{**each, "samples": JUDGED, "guidance": guidance} if each else {} for each in found]
+    return [{**each, "samples": JUDGED, **drawing._asdict()} if each else {} for each in found]
 
 
 def _recognised(judge: Judge, data: Split, draw: Callable[[Told], Tensor]) -> dict[str, Any]:
@@ -85,7 +85,8 @@ def in_words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What `judged` found, name and value."""
     if not result.get("samples"):
         return []
-    among = f"{result['samples']} samples, guidance {result['guidance']:g}"
+    how = f"{result['solver']} in {result['steps']} steps, guidance {result['guidance']:g}"
+    among = f"{result['samples']} samples ({how})"
     if "recognised" in result:
         judge = f"a judge that is right about {result['judge_accuracy']:.1%} of held-out real images"
         return [("recognised", f"{result['recognised']:.1%} of {among}, by {judge}")]

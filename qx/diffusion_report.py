@@ -17,6 +17,7 @@ from generative.diffusion.data import Split
 from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_gif, save_png
 from generative.diffusion.pipeline import Pipeline
+from generative.diffusion.recipes import Drawing
 from generative.diffusion.solvers.solver import SolverError
 from generative.diffusion.stock.export import save_folder, stock_of
 from generative.diffusion.stock.stock import Stock
@@ -30,7 +31,7 @@ FRAMES = 20  # samples in the film
 TILES = (4, 5)  # rows and columns of samples with their captions
 
 
-def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, guidance: float, seed: int) -> None:
+def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, drawing: Drawing, seed: int) -> None:
     """`model/`, `diffusers/` where one of its pipelines fits, `report.png`, `samples.png`, `real.png`, `denoising.gif`.
 
     Args:
@@ -39,15 +40,15 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, 
         data: what it was trained on.
         name: of the data.
         weight: of the noise levels in the loss.
-        guidance: of the samples.
+        drawing: solver, steps and guidance of the samples.
         seed: of the samples.
     """
     pipeline.save(run.path / "model")
     stock_folder(pipeline, run.path / "diffusers")
     look: dict[str, Any] = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
     told, real = wanted(pipeline, data, COLUMNS)
-    images = pipeline.sample(told, seed=seed, guidance=guidance, steps=20)
-    film = list(_film(pipeline, told[:: -(-len(told) // FRAMES)], guidance, seed))
+    images = pipeline.sample(told, seed=seed, **drawing._asdict())
+    film = list(_film(pipeline, told[:: -(-len(told) // FRAMES)], drawing.guidance, seed))
     save_gif([grid(shown, COLUMNS, **look) for shown in film], run.path / "denoising.gif")
     save_png(grid(real, COLUMNS, **look), run.path / "real.png")
     if pipeline.text is None:

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from generative.diffusion.pipeline import Pipeline
+from generative.diffusion.recipes import BY_CLASS, BY_PROMPT
 from generative.diffusion.stock.stock import Stock
 from generative.diffusion.training.finetune import FineTuning
 from lab.run import Run
 from qx import diffusion_progress as progress
 from qx import finetune_report
-from qx.diffusion import GUIDANCE, SIZE, Diffuse, read
+from qx.diffusion import SIZE, Diffuse, read
 from qx.diffusion_drawn import in_words, judged
 from qx.diffusion_open import model_folder, opened
 from qx.jobs import device_of
@@ -54,8 +55,8 @@ class TuneJob:
             )
         self.name, self.total = f"{Path(options.data).stem}-tuned", self.trainer.total
         self.prompts = self.base.text is not None
-        self.guidance = GUIDANCE["prompt" if self.prompts else "label"]
-        self.grids = progress.Grids(options.samples_every, options.train, options.seed, self.guidance)
+        self.drawing = BY_PROMPT if self.prompts else BY_CLASS
+        self.grids = progress.Grids(options.samples_every, options.train, options.seed, self.drawing.guidance)
 
     def watch(self) -> Mapping[str, Tensor]:
         return {}
@@ -73,7 +74,7 @@ class TuneJob:
         if max(self.base.image) > SMALL:
             return {}
         models = [self.trainer.result(), self.base]
-        found, before = judged(models, self.data, seed=self.options.seed, guidance=self.guidance)
+        found, before = judged(models, self.data, seed=self.options.seed, drawing=self.drawing)
         return {**found, "before": before} if found else {}
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
@@ -81,7 +82,7 @@ class TuneJob:
         tuned = cast("Pipeline | Stock", self.trainer.result())  # as the base is
         finetune_report.save(run, tuned, self.trainer.adapted)
         name = Path(self.options.data).stem
-        finetune_report.draw(run, self.base, tuned, self.data, name, self.guidance, self.options.seed)
+        finetune_report.draw(run, self.base, tuned, self.data, name, self.drawing, self.options.seed)
         progress.strip(run)
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,11 +11,12 @@ from generative.diffusion.data import Split
 from generative.diffusion.parts import Parts
 from generative.diffusion.pictures import grid, save_png
 from generative.diffusion.pipeline import Pipeline
+from generative.diffusion.recipes import Drawing
 from generative.diffusion.stock import lora
 from generative.diffusion.stock.stock import Stock
 from lab import console, plots
 from lab.run import Run
-from qx.diffusion_drawn import STEPS, drawn
+from qx.diffusion_drawn import drawn
 from qx.diffusion_report import album, loss_curve, stock_folder, wanted
 
 COLUMNS = 6
@@ -40,7 +41,7 @@ def save(run: Run, tuned: Pipeline | Stock, adapted: nn.Module) -> None:
         console.err.print(f"[dim]no file of adapters for diffusers: {console.escape(str(reason))}[/]", soft_wrap=True)
 
 
-def draw(run: Run, base: Parts, tuned: Parts, data: Split, name: str, guidance: float, seed: int) -> None:
+def draw(run: Run, base: Parts, tuned: Parts, data: Split, name: str, drawing: Drawing, seed: int) -> None:
     """`report.png`, `real.png`, and `before.png` and `samples.png`: the base's samples and the tuned model's.
 
     Args:
@@ -49,13 +50,13 @@ def draw(run: Run, base: Parts, tuned: Parts, data: Split, name: str, guidance: 
         tuned: the model as it is.
         data: what it was tuned on.
         name: of the data.
-        guidance: of the samples.
+        drawing: solver, steps and guidance of the samples.
         seed: of the samples.
     """
     look = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
     told, real = wanted(base, data, COLUMNS)
     before, after = (
-        drawn(model, model.requests(told, seed=seed, guidance=guidance, steps=STEPS), label, ROWS)
+        drawn(model, model.requests(told, seed=seed, **drawing._asdict()), label, ROWS)
         for model, label in ((base, "the base's samples"), (tuned, "samples"))
     )
     for shown, file in ((real, "real"), (before, "before"), (after, "samples")):

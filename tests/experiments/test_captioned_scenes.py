@@ -24,7 +24,6 @@ TINY = dataclasses.replace(
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioned_scenes, "TRAINED", 40)
-    monkeypatch.setattr(captioned_scenes, "GUIDANCE", (1.0, 2.0))
 
 
 def test_it_goes_through_at_a_tiny_size_and_does_not_hold() -> None:
@@ -39,10 +38,12 @@ def test_it_goes_through_at_a_tiny_size_and_does_not_hold() -> None:
 def test_each_picture_counts_by_its_own_caption(monkeypatch: pytest.MonkeyPatch, wrong: int, holds: bool) -> None:
     """Pictures of the data itself, some of them exchanged: 1 of 20 disobeys and the claim holds, 2 and it does not."""
 
-    def real(self: Pipeline, told: list[str], *, guidance: float, **options: object) -> Tensor:
-        found = next(data for data in (scenes(0, 20, side) for side in SIDES) if list(data.captions or ()) == told)
+    def real(self: Pipeline, told: list[str], *, guidance: float, solver: str, steps: int, seed: int) -> Tensor:
+        assert (solver, steps) == SCENES.drawing[:2]
+        sides = (captioned_scenes.asked(0, 20, side) for side in SIDES)
+        found = next(data for data in sides if list(data.captions or ()) == told)
         images = found.image.clone()
-        if guidance == captioned_scenes.JUDGED:
+        if guidance == SCENES.drawing.guidance:
             images[:wrong] = -1
         return images
 
@@ -51,4 +52,10 @@ def test_each_picture_counts_by_its_own_caption(monkeypatch: pytest.MonkeyPatch,
     assert finding.holds == holds
     assert list(finding.found.values()) == [1 - wrong / 20] * 3
     assert all(row[1:] == ("100.0%", f"{1 - wrong / 20:.1%}") for row in finding.rows)
-    assert obeyed(scenes(0, 20, "thing").image, list(scenes(0, 20, "thing").captions or ())).all()
+
+
+def test_what_is_asked_for_is_not_what_the_recipe_was_found_with() -> None:
+    for side in SIDES:
+        tuned, judged = scenes(0, 64, side), captioned_scenes.asked(0, 64, side)
+        assert obeyed(judged.image, list(judged.captions or ())).all()
+        assert not (judged.image == tuned.image).flatten(1).all(1).any()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
+from torch import Tensor
 
 from experiments import drawn_digits
 from experiments.claim import DataError, Setting
@@ -28,8 +33,33 @@ def test_it_goes_through_at_a_tiny_size_and_does_not_hold(monkeypatch: pytest.Mo
     finding = drawn_digits.compare(SETTING, digits(0), few)
     assert list(finding.found) == list(drawn_digits.CLAIM.stated)
     assert all(len(row) == len(finding.header) for row in finding.rows)
-    assert len(finding.rows) == 2 + 2
+    assert len(finding.rows) == 3 + 2
     assert not finding.holds
+
+
+@pytest.mark.parametrize(("unasked", "holds"), [(0.01, True), (1.0, False)])
+def test_like_is_compared_with_like(unasked: float, holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours by class are real digits; what counts against the recipe's is how far those are that were not asked for."""
+    data = digits(0)
+    draws = torch.Generator().manual_seed(0)
+
+    def blurred(images: Tensor, by: float) -> Tensor:
+        return (images + by * torch.randn(images.shape, generator=draws)).clamp(-1, 1)
+
+    def ours(self: object, told: list[int | None], **options: object) -> Tensor:
+        if told[0] is None:
+            return blurred(data.test.image[: len(told)], unasked)
+        firsts = [int((data.test.label == label).nonzero()[0]) for label in told]
+        return data.test.image[firsts]
+
+    made = SimpleNamespace(sample=partial(ours, None), network=torch.nn.Identity())
+    monkeypatch.setattr(drawn_digits, "_ours", lambda *_: (made, 1.0))
+    monkeypatch.setattr(drawn_digits, "_recipe", lambda *_: (None, 1))
+    monkeypatch.setattr(drawn_digits, "_sampled", lambda *_: blurred(data.test.image[:100], 0.3))
+    monkeypatch.setattr(drawn_digits, "swift", lambda network, *_: network)
+    finding = drawn_digits.compare(SETTING, data, dataclasses.replace(drawn_digits.SMALL, samples=100))
+    assert finding.holds == holds
+    assert finding.found["recognised"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_rule_asks_for_every_number() -> None:
@@ -62,6 +92,9 @@ def test_the_peers_learning_rate_is_that_of_the_recipe_by_share() -> None:
         assert drawn_digits.rate(step / 8500, 500 / 8500) == pytest.approx(theirs(step), abs=1e-6)
 
 
-def test_mnist_needs_its_file() -> None:
+def test_mnist_needs_its_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="drawn-mnist needs"):
         drawn_digits.run_mnist(SETTING)
+    np.savez(tmp_path / "other.npz", images=np.zeros((20, 28, 28), np.uint8))
+    with pytest.raises(DataError, match=r"other\.npz: expected digits with labels"):
+        drawn_digits.run_mnist(dataclasses.replace(SETTING, data=tmp_path / "other.npz"))

@@ -34,6 +34,7 @@ def icons() -> Images:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn_icons, "FIRST", 0)
     monkeypatch.setattr(drawn_icons, "EVERY", 3)
     monkeypatch.setattr(drawn_icons, "NOWHERE", ("lone go", "box red"))
 
@@ -57,6 +58,13 @@ def test_it_goes_through_at_a_tiny_size_and_does_not_hold() -> None:
     assert not finding.holds
 
 
+def test_icons_without_such_names_are_refused() -> None:
+    for names in (None, ("box", "cart", "page")):
+        data = Images(torch.zeros(3, 3, 8, 8), None, names)
+        with pytest.raises(DataError, match="no pair among them to keep away"):
+            drawn_icons.judge(SETTING, TINY, data)
+
+
 @pytest.mark.parametrize(("wrong", "holds"), [(0, True), (1, False)])
 def test_a_drawing_counts_where_its_own_icon_is_the_nearest(
     wrong: int, holds: bool, monkeypatch: pytest.MonkeyPatch
@@ -77,6 +85,7 @@ def test_a_drawing_counts_where_its_own_icon_is_the_nearest(
     finding = drawn_icons.judge(SETTING, TINY, data)
     assert finding.holds == holds
     assert list(finding.found.values()) == [1 - wrong / 4]
+    assert finding.rows[-1][0] == "pasted pixels"
     assert finding.rows[1] == ("2", "100%", f"{1 - wrong / 4:.0%}", f"{wrong / 4:.0%}")
 
 

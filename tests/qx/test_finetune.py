@@ -174,7 +174,14 @@ def test_classes_are_judged_before_and_after(
     assert FakeJudge.made == 2  # both are judged by the same
     said = capsys.readouterr().out
     result = json.loads(said.splitlines()[-1])
-    alike = {"recognised": pytest.approx(0.4), "judge_accuracy": 0.5, "samples": 5, "guidance": 1.5}
+    alike = {
+        "recognised": pytest.approx(0.4),
+        "judge_accuracy": 0.5,
+        "samples": 5,
+        "guidance": 1.5,
+        "solver": "dpmpp-2m",
+        "steps": 20,
+    }
     assert result["before"] == alike
     assert alike.items() <= result.items()
     assert "before  40.0% of 5 samples" in said

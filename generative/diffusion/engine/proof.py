@@ -5,7 +5,7 @@ the network's rows are. They need not be: a matrix product is cut into blocks, a
 may be summed in another order. On one CPU a UNet's rows depended on their slot at 13 rows, and at 16 they did not. So
 the number of rows is tried, not assumed: the same input in every slot, and different ones in different orders, must
 come back with equal bits. Where the engine leaves out groups of rows that nobody waits for (see `step`), the other
-groups must come back the same without them.
+groups must come back the same without them: each group alone, without each, and every second one.
 
 What is tried is some inputs of the size of noise, not all: it finds blocks, not a bit that flips once in a million.
 Where a turn is more than the network and what stands around it, whole turns are tried instead (see `rehearsal`).
@@ -14,7 +14,7 @@ Where a turn is more than the network and what stands around it, whole turns are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -81,10 +81,16 @@ def flaw(
             if not torch.equal(_ask(network, batch, order), told[order]):
                 return "a row depends on its slot or its neighbours: another order has other answers"
         if group is not None and group < rows:
-            for some in (*torch.split(slot, group), slot[group:]):
+            for some in _without(torch.split(slot, group)):
                 if not torch.equal(_ask(network, batch, some), told[some]):
                     return f"a row depends on its neighbours: other answers where only {len(some)} rows are asked"
     return None
+
+
+def _without(groups: Sequence[Tensor]) -> list[Tensor]:
+    """Rows that may be all that is asked for: each group, all but each, and every second group."""
+    but = [torch.cat([other for other in groups if other is not one]) for one in groups]
+    return [*groups, *but, torch.cat(list(groups[::2])), torch.cat(list(groups[1::2]))]
 
 
 def _ask(network: Callable[..., Tensor], batch: Batch, order: Tensor) -> Tensor:

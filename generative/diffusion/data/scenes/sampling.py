@@ -6,6 +6,7 @@ Every caption is on exactly one of three sides, whatever the seed:
   training, five times each, but never this shape in this colour.
 * "pair": it relates two other things that are never seen together in training: a tenth of all unordered pairs, by the
   hash of their names. Whatever the relation, and whichever comes first: "a left of b" and "b right of a" are one scene.
+  A thing beside its like is no such pair: "two red keys" show it.
 * "training": all others.
 """
 
@@ -53,6 +54,8 @@ def side_of(meaning: Meaning) -> Side:
     both = sorted((meaning.first, meaning.second))
     if HELD_OUT & set(both):
         return "thing"
+    if both[0] == both[1]:
+        return "training"
     digest = hashlib.blake2b(f"{both[0]}, {both[1]}".encode(), digest_size=8).digest()
     return "pair" if digest[0] < 26 else "training"  # 26 / 256 = 10.2%
 

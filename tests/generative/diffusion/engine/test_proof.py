@@ -61,6 +61,17 @@ def test_groups_of_rows_are_tried_without_the_others() -> None:
     late = lambda x, t, label: lonely(x, t, label) if 4 < len(x) < 12 else honest(x, t, label)  # noqa: E731
     assert "only 8 rows" in str(proof.flaw(late, inputs, CPU, FLOAT, 4))
 
+    asked: set[frozenset[float]] = set()
+
+    def noted(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        asked.add(frozenset(t.tolist()))
+        return honest(x, t, label)
+
+    assert proof.flaw(noted, Inputs(SHAPE, 16), CPU, FLOAT, 4) is None
+    groups = [{(row * 389 + 11) % 1000 for row in range(first, first + 4)} for first in range(0, 16, 4)]
+    for some in (0,), (1,), (2,), (3,), (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2), (0, 2), (1, 3):
+        assert frozenset(set().union(*(groups[i] for i in some))) in asked
+
     class Grouped(torch.nn.Module):
         rows_together = 4
 
