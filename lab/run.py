@@ -134,18 +134,16 @@ class Run:
         checkpoint.save(self.path / "checkpoint", step, state)
 
     def restore(self) -> checkpoint.Checkpoint | None:
-        """The newest checkpoint, or None before the first one.
-
-        Metrics logged after it are dropped: the resumed run will log them again.
-        """
+        """The newest checkpoint, or None before the first one. Writes nothing."""
         folder = self.path / "checkpoint"
-        found = checkpoint.load(folder) if checkpoint.steps(folder) else None
-        last = found.step if found else 0
+        return checkpoint.load(folder) if checkpoint.steps(folder) else None
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics logged after `step`: a run that goes on from there logs them again."""
         file = self.path / "metrics.jsonl"
         if file.exists():
             complete = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            write(file, "".join(line for line in complete if json.loads(line)["step"] <= last))
-        return found
+            write(file, "".join(line for line in complete if json.loads(line)["step"] <= step))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` and close the TensorBoard file."""

@@ -142,7 +142,8 @@ def _done(job: Job, run: Run, those: Crew, save_every: float) -> dict[str, Any]:
     with those.of_one_mind():
         found = run.restore()
         if found is not None:
-            job.trainer.load_state_dict(found.state)
+            take_up(job, run, found)
+        run.rewind(0 if found is None else found.step)
     with those.of_one_mind():
         if not those.alike(job.trainer.step):
             raise RunError(
@@ -162,6 +163,18 @@ def _done(job: Job, run: Run, those: Crew, save_every: float) -> dict[str, Any]:
     job.report(run, result)
     run.finish(result)
     return dict(result)
+
+
+def take_up(job: Job, run: Run, found: checkpoint.Checkpoint) -> None:
+    """Put the job where the checkpoint was taken. Raises CheckpointError for one of another model than the job's."""
+    try:
+        job.trainer.load_state_dict(found.state)
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise checkpoint.CheckpointError(
+            f"{run.path}: its checkpoint of step {found.step} does not fit what this version makes of its config.json "
+            f"({reason})"
+        ) from None
 
 
 def finished(run: Path) -> Path:

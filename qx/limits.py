@@ -18,10 +18,10 @@ Limits = tuple[tuple[str, float], ...]
 COUNTS = """steps replicas episodes worlds report_every batch_size capacity train_every gradient_steps target_every
     hidden examples count n quantiles rows width depth heads length multipliers blocks sizes horizon
     features rollout epochs window stride minibatches layers limit frames tiles tilings order resolution
-    accumulate"""
+    accumulate text_width text_layers latent_channels autoencoder_width autoencoder_steps"""
 NOT_NEGATIVE = """seed save_every learning_starts exploration_steps learning_rate_steps final_learning_rate warmup
     weight_decay anchor omega attention sigma priority importance importance_steps planning kappa tail alpha_steps
-    final_alpha burn_in entropy samples_every halvings kl"""
+    final_alpha burn_in entropy samples_every halvings kl adversary"""
 LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),

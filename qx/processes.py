@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lab import checkpoint, console
+from lab import console
 from lab.run import Run, plain
 from qx.limits import UsageError
 
@@ -151,9 +151,8 @@ class Beside(Run):
     def save(self, step: int, state: Any) -> None:
         pass
 
-    def restore(self) -> checkpoint.Checkpoint | None:
-        folder = self.path / "checkpoint"
-        return checkpoint.load(folder) if checkpoint.steps(folder) else None
+    def rewind(self, step: int) -> None:
+        pass
 
     def finish(self, result: Mapping[str, Any]) -> None:
         pass

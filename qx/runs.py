@@ -14,7 +14,7 @@ import tyro
 from lab import checkpoint, console
 from lab.run import Run, plain
 from qx import agents, diffusion, preferences
-from qx.jobs import Job, carry_on, finished, show, write_result
+from qx.jobs import Job, carry_on, finished, show, take_up, write_result
 from qx.usage import Common, Lasting, UsageError, parse
 
 JOBS: dict[str, Callable[[Run, Common], Job]] = {
@@ -65,7 +65,7 @@ def evaluate(args: Sequence[str]) -> dict[str, Any]:
     if not checkpoint.steps(run.path / "checkpoint"):
         finished(run.path)
     found = checkpoint.load(run.path / "checkpoint")
-    job.trainer.load_state_dict(found.state)
+    take_up(job, run, found)
     if found.step < job.total:
         console.err.print(
             f"[dim]the run stopped at step {found.step} of {job.total}; `qx resume {run.path}` finishes it"

@@ -85,6 +85,9 @@ class Subject:
     """Of each id of a prompt; None for a model that reads none."""
     latent: bool = False
     """Whether a sample is a latent."""
+    pooled: bool = False
+    """Of a dit that reads prompts: whether their last id is also a part of the condition (see `DiT`). Models that were
+    saved before there was a choice have none, and do not say so."""
 
 
 def schedule_of(config: DiffusionConfig) -> Schedule:
@@ -130,7 +133,7 @@ def network_of(config: DiffusionConfig, subject: Subject) -> nn.Module:
             subject.classes,
             out_channels=out,
             context=subject.features,
-            pooled=subject.features is not None,  # the text encoder is causal: its last token has read all
+            pooled=subject.pooled,
         )
     if subject.features is not None and config.multipliers[:1] != (1,):
         raise ValueError(f"multipliers is {config.multipliers}; a unet that reads prompts begins with 1")

@@ -31,10 +31,12 @@ def test_resuming_drops_the_lines_that_will_be_logged_again(tmp_path: Path) -> N
             made.save(step, {"w": torch.ones(1)})
     with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # the process died here
-    found = Run.open(tmp_path / "a")
+    found, before = Run.open(tmp_path / "a"), (tmp_path / "a" / "metrics.jsonl").read_bytes()
     restored = found.restore()
     assert restored is not None
     assert restored.step == 3
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before  # whoever restores may yet refuse
+    found.rewind(restored.step)
     assert [line["step"] for line in found.metrics()] == [1, 2, 3]
 
 

@@ -163,6 +163,40 @@ def test_a_checkpoint_cut_in_half(
     assert "state.json: not readable" in refused(["resume", str(copy)], copy, capsys)
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "other"),
+    [
+        ("train", ("options", "replicas"), 3),
+        ("diffuse", ("model", "width"), 32),
+        ("diffuse", ("parts", "latent"), True),
+        ("diffuse", ("model", "backbone"), "mlp"),
+        ("sft", ("model", "width"), 32),
+    ],
+)
+def test_a_checkpoint_of_another_model(
+    kind: str,
+    path: tuple[str, str],
+    other: object,
+    runs: Path,
+    here: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where a later version makes something else of the same configuration. What was logged since stays."""
+    copy = tmp_path_factory.mktemp("other") / kind
+    _copy(runs / kind, copy)
+    header = json.loads((copy / "config.json").read_text())
+    assert header["config"][path[0]][path[1]] != other
+    header["config"][path[0]][path[1]] = other
+    (copy / "config.json").write_text(json.dumps(header))
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 100000}\n')
+    for verb in ("resume", "eval"):
+        line = refused([verb, str(copy)], copy, capsys)
+        assert "does not fit what this version makes of its config.json (" in line
+        assert len(line) < 700
+
+
 @pytest.mark.parametrize("kind", ["train", "diffuse", "sft"])
 def test_a_run_of_another_format(
     kind: str, runs: Path, here: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]

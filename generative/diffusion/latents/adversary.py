@@ -72,8 +72,6 @@ class Played(NamedTuple):
     """On the reconstructions: moves the discriminator."""
     passed: Float[Tensor, "B h w"]
     """On the reconstructions: moves the autoencoder. The numbers are those of `fake`."""
-    started: Float[Tensor, ""]
-    """1 from the round on in which the adversary joins, 0 before."""
 
 
 class Players(nn.Module):
@@ -82,26 +80,19 @@ class Players(nn.Module):
     Args:
         coder: the autoencoder.
         discriminator: its adversary.
-        start: rounds of training without the adversary. With too few it learns to tell what is merely unfinished.
     """
 
-    rounds: Tensor
-
-    def __init__(self, coder: Coder, discriminator: nn.Module, start: int = 0) -> None:
+    def __init__(self, coder: Coder, discriminator: nn.Module) -> None:
         super().__init__()
-        self.coder, self.discriminator, self.start = coder, discriminator, start
-        self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))  # of training: part of the checkpoint
+        self.coder, self.discriminator = coder, discriminator
 
     def forward(self, image: Float[Tensor, "B C H W"], key: Int64[Tensor, "B"]) -> Played:
-        """One round; in training it is counted."""
+        """One round."""
         coded = self.coder(image, key)
         constant = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         passed = functional_call(self.discriminator, constant, (coded.image,))
         real, fake = self.discriminator(image), self.discriminator(coded.image.detach())
-        started = (self.rounds >= self.start).to(image.dtype)
-        if self.training:
-            self.rounds += 1
-        return Played(coded, real, fake, passed, started)
+        return Played(coded, real, fake, passed)
 
 
 @dataclass(frozen=True)
@@ -112,10 +103,13 @@ class Adversarial:
         reconstruction: what the autoencoder is trained for besides.
         weight: of the adversary in the autoencoder's loss. Larger gives sharper images that are less like the data's
             own; its unit is the error of a value.
+        joined: whether the adversary learns and is heard. Who trains says when: joined too early, it learns to tell
+            what is merely unfinished.
     """
 
     reconstruction: Reconstruction = field(default_factory=Reconstruction)
     weight: float = 0.1
+    joined: bool = True
 
     def loss(self, model: nn.Module, batch: Batch, key: Int64[Tensor, "B"]) -> Losses:
         """Both players' losses for each image; logs the parts, and the share of the verdicts that are right."""
@@ -123,7 +117,7 @@ class Adversarial:
         alone = self.reconstruction.of(batch["image"], played.coded)
         told, fooled = verdict_loss(played.real, played.fake), -played.passed.flatten(1).mean(1)
         right = ((played.real > 0).float() + (played.fake < 0).float()).flatten(1).mean(1) / 2
-        value = alone.value + played.started * (self.weight * fooled + told)
+        value = alone.value + float(self.joined) * (self.weight * fooled + told)  # 0 times: its weights stay
         return Losses(value, alone.metrics | {"discriminator": told, "generator": fooled, "told_apart": right})
 
 

@@ -108,6 +108,8 @@ class Course:
         told: Batch = {} if classes is None or images.label is None else {"label": images.label}
         if parts.prompts and images.captions is not None:
             size = TextConfig(width=parts.text_width, layers=parts.text_layers)
+            if size.width % size.heads:
+                raise ValueError(f"text_width is {size.width}; expected a multiple of {size.heads}, its heads")
             self.text = text(images.captions, size, streams.generator(seed, "text"))
             told = {"tokens": self.text.tokens(images.captions).ids}
         self.data = _Waiting(len(images), told)
@@ -115,7 +117,9 @@ class Course:
             shape = (parts.latent_channels, *(side // 2**parts.halvings for side in shape[1:]))
         else:
             self.data.tensors["image"] = images.image
-        self.subject = Subject(shape, classes, None if self.text is None else self.text.features, parts.latent)
+        features = None if self.text is None else self.text.features
+        pooled = self.text is not None and config.backbone == "dit"  # the encoder is causal: its last id has read all
+        self.subject = Subject(shape, classes, features, parts.latent, pooled)
         network: nn.Module = build(lambda: network_of(config, self.subject), streams.generator(seed, "weights"))
         objective: Objective = objective_of(config, self.subject, parts.dropout, parts.weight)
         if parts.latent:
@@ -144,7 +148,7 @@ class Course:
         """Update until `until` (by default `total`) and yield (step, mean metrics) after each update."""
         end = self.total if until is None else until
         if self.first is not None:
-            for step, said in self.first.run(min(end, self.before)):
+            for step, said in _played(self.first, min(end, self.before)):
                 yield step, {f"autoencoder_{name}": value for name, value in said.items()}
         if end > self.before:
             self._encode()
@@ -217,14 +221,27 @@ def _first(
     objective: Objective = alone
     if parts.adversary:
         patches = build(lambda: PatchDiscriminator(channels), draws)
-        model, objective = Players(coder, patches, parts.autoencoder_steps // 2), Adversarial(alone, parts.adversary)
-    config = dataclasses.replace(
-        CODER, steps=parts.autoencoder_steps, precision=train.precision, accumulate=train.accumulate
-    )
+        model, objective = Players(coder, patches), Adversarial(alone, parts.adversary)
+    accumulate = _equal(CODER.batch_size, train.accumulate, accelerator.num_processes)
+    config = dataclasses.replace(CODER, steps=parts.autoencoder_steps, precision=train.precision, accumulate=accumulate)
     own = streams.derive(seed, "autoencoder")
     return Trainer(
         model, objective, _Waiting(len(images), {"image": images.image}), config, seed=own, accelerator=accelerator
     )
+
+
+def _equal(size: int, most: int, ranks: int) -> int:
+    """The most equal parts, `most` or fewer, that each process's share of a batch of `size` falls into."""
+    return max((parts for parts in range(2, min(most, size) + 1) if size % (ranks * parts) == 0), default=1)
+
+
+def _played(trainer: Trainer, until: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The updates of a trainer of `_first`; an adversary joins after half of all there are."""
+    alone = trainer.config.steps // 2
+    for end, joined in ((min(alone, until), False), (until, True)):
+        if isinstance(trainer.objective, Adversarial):
+            trainer.objective = dataclasses.replace(trainer.objective, joined=joined)
+        yield from trainer.run(end)
 
 
 def _autoencoder(trainer: Trainer) -> Any:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from backbones.initialise import build
 from generative.diffusion import pictures
 from generative.diffusion.data import digits
 from generative.diffusion.engine.request import RequestError
+from generative.diffusion.latents.text import TextConfig, text
 from generative.diffusion.measures.metrics import Judge
-from generative.diffusion.model import DiffusionConfig, Subject
+from generative.diffusion.model import DiffusionConfig, Subject, network_of
 from generative.diffusion.pipeline import Pipeline
 from generative.saved import ModelError
 from generative.train import TrainConfig, Trainer
@@ -57,6 +59,28 @@ def test_a_saved_pipeline_draws_the_same_images(pipeline: Pipeline, tmp_path: Pa
     assert not torch.equal(loaded.sample(labels, seed=6, steps=4, guidance=2.0), before)
     with pytest.raises(RequestError, match="label is 11"):
         loaded.sample([11], seed=0)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_description_says_whether_prompts_are_pooled_and_older_ones_that_they_are_not(
+    pooled: bool, tmp_path: Path
+) -> None:
+    config, folder, draws = DiffusionConfig("dit", 16, blocks=1), tmp_path / "model", torch.Generator().manual_seed(0)
+    words = text(["a red key", "a blue door"], TextConfig(width=8, layers=1), draws)
+    subject = Subject((1, 8, 8), features=words.features, pooled=pooled)
+    network = build(lambda: network_of(config, subject), draws)
+    assert ("pool.weight" in network.state_dict()) == pooled
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.1, generator=draws)
+    made = Pipeline(config, subject, network, words)
+    made.save(folder)
+    described = json.loads((folder / "model.json").read_text())
+    assert described["description"].pop("pooled") == pooled
+    if not pooled:
+        (folder / "model.json").write_text(json.dumps(described))  # as they were written before
+    loaded, asked = Pipeline.load(folder), ["a red key", "a blue door"]
+    assert loaded.subject == subject
+    assert torch.equal(loaded.sample(asked, seed=5, steps=2), made.sample(asked, seed=5, steps=2))
 
 
 def test_frames_lead_from_noise_to_the_samples(pipeline: Pipeline) -> None:

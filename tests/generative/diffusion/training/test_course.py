@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
+from accelerate import Accelerator
 
 from generative.diffusion.data.split import Images
 from generative.diffusion.engine.request import RequestError
@@ -81,6 +83,7 @@ def test_a_course_goes_on_bit_for_bit_from_any_step_and_is_saved_whole(kind: str
     assert drawn.shape == (len(told), 3, 8, 8)
     assert drawn.abs().max() <= 1
     assert len(told) == 1 or not torch.equal(drawn[0], drawn[-1])
+    assert made.subject.pooled == kind.startswith("dit, prompts")
     made.save(tmp_path / "model")
     again = Pipeline.load(tmp_path / "model")
     assert torch.equal(again.sample(told, seed=1, solver="ddpm", steps=3, guidance=2.0), drawn)
@@ -127,6 +130,54 @@ def test_the_divergence_counts_in_the_loss_as_much_as_is_said(kl: float, adversa
     torch.testing.assert_close(
         said["autoencoder_loss"], said["autoencoder_error"] + kl * said["autoencoder_kl"] / (3 * 8 * 8)
     )
+
+
+@pytest.mark.parametrize(("accumulate", "parts"), [(1, 1), (2, 2), (3, 2), (6, 4)])
+def test_an_adversary_joins_after_half_of_the_updates_in_however_many_parts(accumulate: int, parts: int) -> None:
+    """Also where it goes on in another process; the autoencoder's batch of 64 falls into fewer parts than six."""
+    train = TrainConfig(steps=1, batch_size=6, accumulate=accumulate)
+
+    def fresh() -> Course:
+        made = PartsConfig(**{**CODER, "autoencoder_steps": 5}, adversary=0.1)
+        return Course(SMALL, made, images(), None, train, seed=3)
+
+    def discriminator(of: Course) -> list[torch.Tensor]:
+        assert of.first is not None
+        return [w.detach().clone() for name, w in of.first.bare.named_parameters() if "discriminator" in name]
+
+    whole, found = fresh(), []
+    assert whole.first is not None
+    assert whole.first.config.accumulate == parts
+    before = discriminator(whole)
+    for step, _ in whole.run(5):
+        now = discriminator(whole)
+        found.append(any(not torch.equal(a, b) for a, b in zip(before, now, strict=True)))
+        before = now
+        if step == 1:
+            killed = copy.deepcopy(whole.state_dict())
+    assert found == [False, False, True, True, True]
+    for stop in (2, 3, 5):  # across the joining, cut at it and after it
+        resumed = fresh()
+        resumed.load_state_dict(killed)
+        losses(resumed, stop)
+        killed = copy.deepcopy(resumed.state_dict())
+    for (name, kept), (_, again) in zip(tensors(whole), tensors(resumed), strict=True):
+        assert torch.equal(kept, again), name
+
+
+@pytest.mark.parametrize(
+    ("ranks", "accumulate", "parts"), [(1, 63, 32), (1, 200, 64), (2, 3, 2), (2, 64, 32), (3, 8, 1), (4, 1, 1)]
+)
+def test_the_autoencoders_batch_of_64_falls_into_equal_parts_and_no_more_than_are_asked_for(
+    ranks: int, accumulate: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each process; three have 21 or 22 images, which fall into no equal parts."""
+    monkeypatch.setattr(Accelerator, "num_processes", ranks)
+    train = TrainConfig(steps=1, batch_size=ranks * accumulate, accumulate=accumulate)
+    made = Course(SMALL, PartsConfig(**CODER), images(), None, train, seed=0)
+    assert made.first is not None
+    assert made.first.config.accumulate == parts
+    assert made.second.config.accumulate == accumulate
 
 
 def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
