@@ -18,7 +18,7 @@ from lab import checkpoint, console, streams
 from lab.run import Run, plain
 from qx import runs
 from qx.agents import TrainJob
-from qx.jobs import WorkFailedError, device_of, write_result
+from qx.jobs import WorkFailedError, device_of, take_up, write_result
 from qx.usage import Answering, Common, UsageError, parse
 from rl import saved
 from rl.evaluate import judged
@@ -50,7 +50,7 @@ def learned(path: Path, common: Common) -> saved.Saved:
     job = runs.reopen(run, Common(device=common.device)) if run.command == TrainJob.command else None
     if not isinstance(job, TrainJob):
         raise UsageError(f"{path}: made by `qx {run.command}`, expected a run of `qx train`")
-    job.trainer.load_state_dict(checkpoint.load(run.path / "checkpoint").state)
+    take_up(job, run, checkpoint.load(run.path / "checkpoint"))
     found = None
     if isinstance(job.world, envs.World):
         found = judged(job.agent, job.world, gamma=job.gamma, observation=job.options.agent.observation)
