@@ -22,7 +22,7 @@ from generative.language.tokenizer import CharacterTokenizer
 from generative.preference import dpo as preference
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
-from generative.preference.losses import LOSSES
+from generative.preference.losses import LOSSES, PreferenceConfig
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
@@ -32,6 +32,7 @@ from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, pars
 
 MODEL = ModelConfig()
 SFT_DEFAULTS = TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3)
+PREFERENCE = PreferenceConfig(beta=1.0, anchor=1.0)
 DPO_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20)
 
 
@@ -55,13 +56,9 @@ class Dpo(Lasting):
     """A JSON Lines file with `prompt`, `chosen` and `rejected`."""
     model: Path
     """The run of `qx sft` or `qx dpo` to start from; it is also the reference."""
-    loss: str = "sigmoid"
-    """The preference loss: sigmoid (DPO), cdpo, robust, ipo or hinge."""
-    beta: float = 1.0
-    """Strength of the hold to the reference. Larger stays closer to it and learns less."""
-    anchor: float = 1.0
-    """Weight of an added SFT loss on the chosen side, which keeps it likely: small models need it, or a beta of 5 and a
-    learning rate of 1e-3. 0 is DPO itself."""
+    preference: PreferenceConfig = PREFERENCE
+    """By default DPO with a beta of 1 and an anchor of 1: small models need that, or a beta of 5 and a learning rate of
+    1e-3."""
     train: TrainConfig = DPO_DEFAULTS
 
 
@@ -169,13 +166,15 @@ def dpo(args: Sequence[str]) -> dict[str, Any]:
 
 def prepare_dpo(options: Dpo) -> LanguageJob:
     """The job of `qx dpo`, before anything is written."""
-    choose("loss", options.loss, LOSSES)
+    for name in options.preference.loss:
+        choose("loss", name, LOSSES)
+    with asked("the loss"):
+        objective = preference.DPO(options.preference)
     found = pair_files.read(options.pairs)
     model, tokenizer = load(options.model)
     _same_alphabet(options, tokenizer)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     data = preference.prepare(reference.to(device_of(options)), tokenizer, found)
-    objective = preference.DPO(LOSSES[options.loss], options.beta, options.anchor)
     trainer = _trainer(model, objective, data, data.sides.tokens, options)
     job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)
     job.headline, job.before = ("loss", "rewards/accuracies", "rewards/margins"), reference

@@ -3,7 +3,7 @@
     loss = f(log pi(chosen), log pi(rejected), log ref(chosen), log ref(rejected)),    f from `losses`
 
 With an `anchor` the loss is f - anchor log pi(chosen), the two terms of Pang et al. 2024, "Iterative reasoning
-preference optimization", but with the log-probability summed, not divided by the length. Without it f only asks
+preference optimization", but with the log-probability summed, not divided by the length. Without it most f only ask
 that the chosen rise *against* the rejected, and both may fall (Razin et al. 2024, "Unintentional unalignment").
 
 The reference does not change, so what it says of every pair is computed once, before the first update, and stored with
@@ -20,10 +20,14 @@ from torch import Tensor, nn
 
 from generative.language.sft import Completions, encode
 from generative.language.tokenizer import Tokenizer
-from generative.preference import losses
+from generative.preference.four import Four
 from generative.preference.logprob import completion_logprob, over
+from generative.preference.losses import Preference, PreferenceConfig
 from generative.preference.pairs import Pair
 from generative.train import Batch, Losses
+
+PLAIN = PreferenceConfig()
+"""DPO with a beta of 0.1."""
 
 
 class PairData:
@@ -57,26 +61,26 @@ def prepare(reference: nn.Module, tokenizer: Tokenizer, pairs: Sequence[Pair], b
 class DPO:
     """The objective, for a `LanguageModel` and `PairData`.
 
-    Args:
-        loss: from `losses.LOSSES`.
-        beta: how strongly the policy is held to the reference. Larger stays closer.
-        anchor: weight of -log pi(chosen), which keeps the chosen likely. 0 is DPO itself; larger comes closer to SFT.
+    Raises ValueError as `losses.Preference` does, for a configuration that asks for what there is not.
 
     Metrics, one number a pair, named as the field names them: `rewards/chosen` and `rewards/rejected` are the implicit
     rewards beta (log pi - log ref), `rewards/margins` their difference, `rewards/accuracies` 1 where it is positive,
-    `logps/chosen` and `logps/rejected` the policy's log-probabilities in nats, and `loss/preference` is f.
+    `logps/chosen` and `logps/rejected` the policy's log-probabilities in nats, and `loss/preference` is f, the loss
+    without the anchor.
     """
 
-    def __init__(self, loss: losses.Four = losses.sigmoid, beta: float = 0.1, anchor: float = 0.0) -> None:
-        self.core, self.beta, self.anchor = loss, beta, anchor
+    def __init__(self, config: PreferenceConfig = PLAIN) -> None:
+        self.preference, self.beta, self.anchor = Preference(config), config.beta, config.anchor
 
     def loss(self, model: nn.Module, batch: Batch, key: Int64[Tensor, "B"]) -> Losses:
         """f - anchor log pi(chosen) [B]; DPO's f is ln 2 while the policy is the reference. `key` is not used."""
+        lengths = batch["score"].sum(dim=2).unbind(dim=1)  # [B] each
         tokens, score = batch["tokens"].flatten(0, 1), batch["score"].flatten(0, 1)  # [2B, T]
         chosen, rejected = completion_logprob(model, tokens, score).view(-1, 2).unbind(dim=1)  # [B]
         reference_chosen, reference_rejected = batch["reference"].unbind(dim=1)
-        preference = self.core(chosen, rejected, reference_chosen, reference_rejected, self.beta)
-        good, bad = self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected)
+        four = Four(chosen, rejected, reference_chosen, reference_rejected)
+        value = self.preference(four, *lengths)
+        good, bad = (self.beta * ratio for ratio in four.ratios)
         metrics = {
             "rewards/chosen": good,
             "rewards/rejected": bad,
@@ -84,6 +88,6 @@ class DPO:
             "rewards/accuracies": (good > bad).float(),
             "logps/chosen": chosen,
             "logps/rejected": rejected,
-            "loss/preference": preference,
+            "loss/preference": value + self.anchor * chosen,
         }
-        return Losses(preference - self.anchor * chosen, metrics)
+        return Losses(value, metrics)

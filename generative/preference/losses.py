@@ -1,112 +1,157 @@
-"""A preference is four numbers: every loss here is a function of four vectors [B] of log-probabilities.
+"""A preference is four numbers: every loss by name, each a function of four vectors [B] of log-probabilities.
 
-    pi_c, pi_r      log pi(chosen | prompt), log pi(rejected | prompt) under the policy that is trained
-    ref_c, ref_r    the same under the reference, which stays fixed
-    h               (pi_c - ref_c) - (pi_r - ref_r): by how much more than the reference the policy prefers the chosen
-    beta            how strongly the policy is held to the reference; beta h is the difference of implicit rewards
+What the vectors are, and what may be done to them first, is in `four`; the losses are in `contrastive` (of a
+difference), `sided` (of each side by itself), `transport` (of a whole batch) and `unreferenced`. Where the
+log-probabilities come from is not known here: a language model, a policy on a grid, or a denoiser's surrogate.
 
-Where the log-probabilities come from is not known here: a language model, a policy on a grid, or a denoiser's
-surrogate. All arguments come in the order (pi_c, pi_r, ref_c, ref_r), and every loss returns [B].
+`Preference` is what a trainer asks: losses with weights, an SFT term, another divergence, no reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import logsigmoid, relu
 
-Four = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+from generative.preference import four as vectors
+from generative.preference.contrastive import bradley_terry as bradley_terry
+from generative.preference.contrastive import cdpo as cdpo
+from generative.preference.contrastive import discopop, exo, hinge
+from generative.preference.contrastive import ipo as ipo
+from generative.preference.contrastive import robust as robust
+from generative.preference.contrastive import sigmoid as sigmoid
+from generative.preference.four import Divergence, Four
+from generative.preference.sided import apo_down, apo_zero, bco, kto, nca, sppo
+from generative.preference.transport import aot, aot_unpaired
+from generative.preference.unreferenced import orpo, simpo
 
-
-def log_ratio(
-    pi_c: Float[Tensor, "B"], pi_r: Float[Tensor, "B"], ref_c: Float[Tensor, "B"], ref_r: Float[Tensor, "B"]
-) -> Float[Tensor, "B"]:
-    """h, the argument of every loss. Each side is taken against its reference first, so h is exactly 0 at the start."""
-    return (pi_c - ref_c) - (pi_r - ref_r)
-
-
-def sigmoid(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-) -> Float[Tensor, "B"]:
-    """DPO: -log sigmoid(beta h) (Rafailov et al. 2023, eq. 7)."""
-    return -logsigmoid(beta * log_ratio(pi_c, pi_r, ref_c, ref_r))
+Kind = Literal["contrastive", "sided", "batch", "unreferenced"]
 
 
-def bradley_terry(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-    *,
-    wins: Float[Tensor, "B"] | float = 1.0,
-) -> Float[Tensor, "B"]:
-    """-p log sigmoid(beta h) - (1 - p) log sigmoid(-beta h), where the chosen wins with probability p = `wins`.
+@dataclass(frozen=True)
+class Loss:
+    """A loss with what has to be known of it; called like its function."""
 
-    The mean of DPO's loss over labels drawn by the Bradley-Terry model (Rafailov et al. 2023, eqs. 1 and 7): with
-    p = sigmoid(r_c - r_r) its minimum is the policy pi_ref exp(r / beta) / Z, exactly.
+    core: Callable[..., Float[Tensor, "B"]]
+    kind: Kind
+    smooths: bool = False
+    """Whether it takes `smoothing`, the share of labels that are wrong."""
+    per_token: bool = False
+    """Whether it is a loss of log-probabilities per token."""
+
+    def __call__(self, *four: Any, **options: Any) -> Float[Tensor, "B"]:
+        """core(pi_c, pi_r, ref_c, ref_r, beta, ...)."""
+        return self.core(*four, **options)
+
+
+LOSSES: dict[str, Loss] = {
+    "sigmoid": Loss(sigmoid, "contrastive"),
+    "sigmoid-per-token": Loss(sigmoid, "contrastive", per_token=True),
+    "cdpo": Loss(cdpo, "contrastive", smooths=True),
+    "robust": Loss(robust, "contrastive", smooths=True),
+    "ipo": Loss(ipo, "contrastive"),
+    "ipo-per-token": Loss(ipo, "contrastive", per_token=True),
+    "hinge": Loss(hinge, "contrastive"),
+    "exo": Loss(exo, "contrastive", smooths=True),
+    "discopop": Loss(discopop, "contrastive"),
+    "nca": Loss(nca, "sided"),
+    "bco": Loss(bco, "sided"),
+    "sppo": Loss(sppo, "sided"),
+    "apo-zero": Loss(apo_zero, "sided"),
+    "apo-down": Loss(apo_down, "sided"),
+    "kto": Loss(kto, "sided"),
+    "aot": Loss(aot, "batch", smooths=True),
+    "aot-unpaired": Loss(aot_unpaired, "batch", smooths=True),
+    "simpo": Loss(simpo, "unreferenced", per_token=True),
+    "orpo": Loss(orpo, "unreferenced", per_token=True),
+}
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """What is asked of a pair."""
+
+    loss: tuple[str, ...] = ("sigmoid",)
+    """Losses to add up: sigmoid (DPO), cdpo, robust, ipo, hinge, exo, discopop, nca, bco, sppo, apo-zero, apo-down,
+    kto, aot, aot-unpaired, simpo, orpo; sigmoid-per-token and ipo-per-token divide by lengths first."""
+    weights: tuple[float, ...] = ()
+    """Of the losses, in their order; by default 1 each."""
+    beta: float = 0.1
+    """Strength of the hold to the reference. Larger stays closer to it and learns less."""
+    smoothing: float | None = None
+    """Share of the labels that is taken to be wrong, for cdpo, robust, exo and aot; by default what each paper has."""
+    divergence: Divergence = "reverse-kl"
+    """How the policy is held to the reference; others than the reverse KL are for losses of a difference."""
+    alpha: float = 0.5
+    """Of the alpha divergence: near 0 it is the reverse KL, near 1 the forward one."""
+    reference_free: bool = False
+    """Whether the reference is left out: then only the policy's own preference counts."""
+    anchor: float = 0.0
+    """Weight of an added SFT loss, -log pi(chosen), which keeps the chosen likely. 0 is none."""
+
+
+class Preference:
+    """The loss of a configuration.
+
+    Raises:
+        ValueError: for a loss that does not exist, weights that are not one each, a beta that is not positive, a
+            smoothing outside (0, 1/2) or where nothing is smoothed, another divergence for losses of no difference.
     """
-    z = beta * log_ratio(pi_c, pi_r, ref_c, ref_r)
-    return -wins * logsigmoid(z) - (1 - wins) * logsigmoid(-z)
 
+    def __init__(self, config: PreferenceConfig) -> None:
+        self.config = config
+        for name in config.loss:
+            if name not in LOSSES:
+                raise ValueError(f"loss {name!r}: expected one of {', '.join(LOSSES)}")
+        if not config.loss:
+            raise ValueError("loss: expected one at least")
+        self.terms = [(LOSSES[name], weight) for name, weight in zip(config.loss, self._weights(), strict=True)]
+        if config.beta <= 0:
+            raise ValueError(f"beta is {config.beta:g}: expected more than 0")
+        if config.smoothing is not None:
+            if not any(loss.smooths for loss, _ in self.terms):
+                raise ValueError(f"smoothing {config.smoothing:g}: {', '.join(config.loss)} smooths nothing")
+            if not 0 < config.smoothing < 0.5:
+                raise ValueError(f"smoothing is {config.smoothing:g}: expected more than 0 and less than 0.5")
+        other = [name for name in config.loss if LOSSES[name].kind != "contrastive"]
+        if config.divergence != "reverse-kl" and other:
+            raise ValueError(f"divergence {config.divergence}: not for {other[0]}, which is no loss of a difference")
 
-def cdpo(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-    *,
-    smoothing: float = 0.1,
-) -> Float[Tensor, "B"]:
-    """Conservative DPO: a label is wrong with probability `smoothing` (Mitchell 2023, a note on noisy preferences)."""
-    return bradley_terry(pi_c, pi_r, ref_c, ref_r, beta, wins=1 - smoothing)
+    def _weights(self) -> tuple[float, ...]:
+        config = self.config
+        if config.weights and len(config.weights) != len(config.loss):
+            raise ValueError(f"{len(config.weights)} weights for {len(config.loss)} losses: expected one each")
+        return config.weights or (1.0,) * len(config.loss)
 
+    @property
+    def refers(self) -> bool:
+        """Whether the reference is looked at."""
+        return not self.config.reference_free and any(loss.kind != "unreferenced" for loss, _ in self.terms)
 
-def robust(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-    *,
-    smoothing: float = 0.1,
-) -> Float[Tensor, "B"]:
-    """The unbiased estimate of DPO's clean loss when labels flip with probability `smoothing` < 1/2.
+    def __call__(
+        self, four: Four, chosen: Int64[Tensor, "B"] | None = None, rejected: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """The loss of each pair.
 
-    ((1 - e) l(h) - e l(-h)) / (1 - 2 e) with l(h) = -log sigmoid(beta h) (Chowdhury et al. 2024, "rDPO"). It may be
-    negative.
-    """
-    z = beta * log_ratio(pi_c, pi_r, ref_c, ref_r)
-    return (smoothing * logsigmoid(-z) - (1 - smoothing) * logsigmoid(z)) / (1 - 2 * smoothing)
-
-
-def ipo(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-) -> Float[Tensor, "B"]:
-    """IPO: (h - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17), of log-probabilities summed over the tokens."""
-    return (log_ratio(pi_c, pi_r, ref_c, ref_r) - 1 / (2 * beta)) ** 2
-
-
-def hinge(
-    pi_c: Float[Tensor, "B"],
-    pi_r: Float[Tensor, "B"],
-    ref_c: Float[Tensor, "B"],
-    ref_r: Float[Tensor, "B"],
-    beta: float = 0.1,
-) -> Float[Tensor, "B"]:
-    """max(0, 1 - beta h): SLiC's loss on DPO's reward (Zhao et al. 2023; Liu et al. 2024, "RSO")."""
-    return relu(1 - beta * log_ratio(pi_c, pi_r, ref_c, ref_r))
-
-
-LOSSES: dict[str, Four] = {"sigmoid": sigmoid, "cdpo": cdpo, "robust": robust, "ipo": ipo, "hinge": hinge}
+        Args:
+            four: the log-probabilities, summed over tokens.
+            chosen: tokens of the chosen, which losses per token need.
+            rejected: tokens of the rejected.
+        """
+        asked = vectors.reference_free(four) if self.config.reference_free else four
+        total = self.config.anchor * -four.pi_c
+        for loss, weight in self.terms:
+            seen = asked
+            if loss.per_token:
+                if chosen is None or rejected is None:
+                    raise ValueError("a loss per token needs the lengths of the completions")
+                seen = vectors.per_token(seen, chosen, rejected)
+            if self.config.divergence != "reverse-kl":
+                seen = vectors.diverging(seen, self.config.divergence, self.config.alpha)
+            smoothed = loss.smooths and self.config.smoothing is not None
+            options = {"smoothing": self.config.smoothing} if smoothed else {}
+            total = total + weight * loss(*seen, self.config.beta, **options)
+        return total

@@ -1,14 +1,19 @@
 """Exact answers for preferences and mazes, found another way.
 
 closed_form      pi_ref exp(r / beta) / Z over an enumerable set (Rafailov et al. 2023, eq. 4)
+GENERATORS       f of an f-divergence, f(1) = 0 (Wang et al. 2023, "Beyond reverse KL", table 1)
+divergent_form   the policy that maximises E[r] - beta D_f(pi | reference), by its multiplier
 dpo_gradient     -beta sigmoid(-beta h) on the chosen, its opposite on the rejected (ibid., sec. 4)
 shortest_walk    scipy's shortest paths on the adjacency matrix of the floor
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.sparse import csgraph
 
 Array = NDArray[np.float64]
@@ -18,6 +23,37 @@ def closed_form(reference: Array, reward: Array, beta: float) -> Array:
     """The policy [N] that maximises E[r] - beta KL(pi | reference), from its formula."""
     weight = reference * np.exp(reward / beta)
     return weight / weight.sum()
+
+
+GENERATORS: dict[str, Callable[[float], Callable[[float], float]]] = {
+    "reverse-kl": lambda a: lambda u: u * np.log(u),
+    "forward-kl": lambda a: lambda u: -np.log(u),
+    "js": lambda a: lambda u: u * np.log(u) - (u + 1) * np.log((u + 1) / 2),
+    "alpha": lambda a: lambda u: (u ** (1 - a) - (1 - a) * u - a) / (a * (a - 1)),
+}
+"""f by the alpha of the alpha divergence, f of the ratio u = pi / reference: D_f = E_reference[f(u)]."""
+
+
+def divergent_form(reference: Array, reward: Array, beta: float, divergence: str, alpha: float) -> Array:
+    """The policy [N] that maximises E[r] - beta D_f(pi | reference).
+
+    At the optimum beta f'(u) = r - m with one multiplier m for all; u is inverted by hand, and m found by bisection.
+    """
+    invert: dict[str, Callable[[Array], Array]] = {  # of f'
+        "reverse-kl": lambda x: np.exp(x - 1),
+        "forward-kl": lambda x: -1 / x,
+        "js": lambda x: 1 / (2 * np.exp(-x) - 1),
+        "alpha": lambda x: (1 - alpha * x) ** (-1 / alpha),
+    }
+    top = {"reverse-kl": np.inf, "forward-kl": 0.0, "js": np.log(2), "alpha": 1 / alpha}[divergence]  # f' is below it
+
+    def policy(m: float) -> Array:
+        return reference * invert[divergence]((reward - m) / beta)
+
+    low = reward.max() - beta * top + 1e-9 if np.isfinite(top) else reward.min() - 50 * beta
+    # at the upper end f' is below 0 everywhere, so that every u is below 1
+    m = brentq(lambda m: policy(m).sum() - 1, low, reward.max() + 2 * beta, xtol=1e-14, rtol=1e-14)
+    return policy(m)
 
 
 def dpo_gradient(h: float, beta: float) -> tuple[float, float]:

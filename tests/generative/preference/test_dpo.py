@@ -14,7 +14,7 @@ from generative.language.sft import encode
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.dpo import DPO, prepare
 from generative.preference.logprob import completion_logprob, over
-from generative.preference.losses import LOSSES
+from generative.preference.losses import LOSSES, PreferenceConfig
 from generative.preference.pairs import Pair
 from generative.train import TrainConfig, Trainer
 from lab import streams
@@ -52,7 +52,7 @@ def test_sequence_log_probabilities_equal_the_full_softmax_in_any_batch():
 def test_the_first_loss_is_ln_2_and_the_first_margin_nothing():
     model = make()
     data = prepare(model, TOKENIZER, PAIRS, batch_size=3)
-    losses = DPO(beta=0.1).loss(model, data.batch(torch.arange(4)), KEY)
+    losses = DPO(PreferenceConfig(beta=0.1)).loss(model, data.batch(torch.arange(4)), KEY)
     torch.testing.assert_close(losses.value.detach(), torch.full((4,), math.log(2)), rtol=0, atol=1e-6)
     assert losses.metrics["rewards/margins"].abs().max() < 1e-5
 
@@ -61,7 +61,7 @@ def test_the_first_loss_is_ln_2_and_the_first_margin_nothing():
 def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: str):
     reference, policy = make(0), make(1)
     batch = prepare(reference, TOKENIZER, PAIRS).batch(torch.tensor([2, 0, 3, 1]))
-    found = DPO(LOSSES[name], beta=0.3).loss(policy, batch, KEY)
+    found = DPO(PreferenceConfig((name,), beta=0.3)).loss(policy, batch, KEY)
     pairs = [PAIRS[i] for i in (2, 0, 3, 1)]
     pi_c, pi_r, ref_c, ref_r = (
         logprob(model, [pair.prompt for pair in pairs], [getattr(pair, side) for pair in pairs]).float().detach()
@@ -69,7 +69,10 @@ def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: 
         for side in ("chosen", "rejected")
     )
     close = {"rtol": 0, "atol": 1e-4}
-    torch.testing.assert_close(found.value.detach(), LOSSES[name](pi_c, pi_r, ref_c, ref_r, 0.3), **close)
+    four = [pi_c, pi_r, ref_c, ref_r]
+    if LOSSES[name].per_token:
+        chosen, rejected = (torch.tensor([len(getattr(p, s)) + 1.0 for p in pairs]) for s in ("chosen", "rejected"))
+        four = [pi_c / chosen, pi_r / rejected, ref_c / chosen, ref_r / rejected]
     expected = {
         "rewards/chosen": 0.3 * (pi_c - ref_c),
         "rewards/rejected": 0.3 * (pi_r - ref_r),
@@ -77,10 +80,11 @@ def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: 
         "rewards/accuracies": (pi_c - ref_c > pi_r - ref_r).float(),
         "logps/chosen": pi_c,
         "logps/rejected": pi_r,
-        "loss/preference": LOSSES[name](pi_c, pi_r, ref_c, ref_r, 0.3),
+        "loss/preference": LOSSES[name](*four, 0.3),
     }
+    torch.testing.assert_close(found.value.detach(), expected["loss/preference"], **close)
     assert found.metrics.keys() == expected.keys()
-    anchored = DPO(LOSSES[name], beta=0.3, anchor=0.5).loss(policy, batch, KEY).value.detach()
+    anchored = DPO(PreferenceConfig((name,), beta=0.3, anchor=0.5)).loss(policy, batch, KEY).value.detach()
     torch.testing.assert_close(anchored, expected["loss/preference"] - 0.5 * pi_c, **close)
     for metric, value in expected.items():
         torch.testing.assert_close(found.metrics[metric].detach(), value, **close)
@@ -101,7 +105,7 @@ def test_training_a_language_model_ends_at_the_tilted_reference():
     data = prepare(reference, TOKENIZER, pairs)
     policy = copy.deepcopy(reference)
     config = TrainConfig(steps=250, batch_size=len(pairs), learning_rate=1e-3, warmup=10)
-    for _ in Trainer(policy, DPO(beta=0.5), data, config, seed=0).run():
+    for _ in Trainer(policy, DPO(PreferenceConfig(beta=0.5)), data, config, seed=0).run():
         pass
     moved = logprob(policy, ["d"] * 3, answers) - logprob(reference, ["d"] * 3, answers)
     expected = torch.tensor([0.0, math.log(4), math.log(16)], dtype=torch.float64)

@@ -1,17 +1,22 @@
-"""The losses against published numbers, closed-form gradients and the policy that they must end at."""
+"""The losses against published numbers, and against their formulas and derivatives in fifty digits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+import mpmath
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from generative.preference.losses import LOSSES, bradley_terry, cdpo, ipo, robust, sigmoid
-from tests.oracles.preference import closed_form, dpo_gradient
+from generative.preference.contrastive import cdpo, robust, sigmoid
+from generative.preference.four import DIVERGENCES, Divergence, Four
+from generative.preference.losses import LOSSES, Preference, PreferenceConfig
+from generative.preference.sided import bco, kto
+from tests.oracles.preference import dpo_gradient
 
 CASE = [
     torch.tensor([-0.5, -10.0, -1.0]),
@@ -33,12 +38,83 @@ def test_losses_equal_their_published_values(name: str):
     torch.testing.assert_close(LOSSES[name](*CASE, 0.1), torch.tensor(PUBLISHED[name]), rtol=0, atol=2e-6)
 
 
+mp = mpmath.mp.clone()
+mp.dps = 50
+Number = Any  # of mpmath, which is untyped
+
+
+def s(x: Number) -> Number:
+    return 1 / (1 + mp.exp(-x))
+
+
+def nll(x: Number) -> Number:
+    return -mp.log(s(x))
+
+
+def odds(x: Number) -> Number:
+    return mp.exp(x) / (1 - mp.exp(x))
+
+
+FORMULAS: dict[str, Callable[[Number, Number, Number, Number, Number], Number]] = {
+    "sigmoid": lambda a, b, c, d, beta: nll(beta * (a - c - b + d)),
+    "cdpo": lambda a, b, c, d, beta: 0.9 * nll(beta * (a - c - b + d)) + 0.1 * nll(-beta * (a - c - b + d)),
+    "robust": lambda a, b, c, d, beta: (
+        (mp.mpf(0.9) * nll(beta * (a - c - b + d)) - mp.mpf(0.1) * nll(-beta * (a - c - b + d))) / mp.mpf(0.8)
+    ),
+    "ipo": lambda a, b, c, d, beta: (a - c - b + d - 1 / (2 * beta)) ** 2,
+    "hinge": lambda a, b, c, d, beta: max(mp.mpf(0), 1 - beta * (a - c - b + d)),
+    "exo": lambda a, b, c, d, beta: sum(
+        q * mp.log(q / p) for q, p in ((s(beta * (a - c - b + d)), mp.mpf(0.999)), (s(-beta * (a - c - b + d)), 0.001))
+    ),
+    "discopop": lambda a, b, c, d, beta: (
+        s(-beta * (a - c - b + d) / 0.05) * nll(beta * (a - c - b + d))
+        + s(beta * (a - c - b + d) / 0.05) * mp.exp(-beta * (a - c - b + d))
+    ),
+    "nca": lambda a, b, c, d, beta: nll(beta * (a - c)) + nll(-beta * (a - c)) / 2 + nll(-beta * (b - d)) / 2,
+    "bco": lambda a, b, c, d, beta: nll(beta * (a - c)) + nll(-beta * (b - d)),
+    "sppo": lambda a, b, c, d, beta: (a - c - 1 / (2 * beta)) ** 2 + (b - d + 1 / (2 * beta)) ** 2,
+    "apo-zero": lambda a, b, c, d, beta: 1 - s(beta * (a - c)) + s(beta * (b - d)),
+    "apo-down": lambda a, b, c, d, beta: s(beta * (a - c)) + 1 - s(beta * ((a - c) - (b - d))),
+    "simpo": lambda a, b, c, d, beta: nll(beta * (a - b) - 0.5),
+    "orpo": lambda a, b, c, d, beta: -a + beta * nll(mp.log(odds(a)) - mp.log(odds(b))),
+}
+"""Of one pair, as the papers have them; those of a whole batch have tests of their own below."""
+ALIKE = {"sigmoid-per-token": "sigmoid", "ipo-per-token": "ipo"}
+OF_BATCHES = {"kto", "aot", "aot-unpaired"}
+
+
+def test_every_loss_has_a_formula():
+    assert FORMULAS.keys() | ALIKE.keys() | OF_BATCHES == LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-40, -0.01), min_size=4, max_size=4), st.floats(0.02, 2.0))
+def test_values_and_gradients_are_those_of_the_formula_in_fifty_digits(name: str, numbers: list[float], beta: float):
+    values = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in numbers]
+    found = LOSSES[name](*values, beta)
+    found.sum().backward()
+    formula, at = FORMULAS[name], [mp.mpf(x) for x in numbers]
+    truth = formula(*at, mp.mpf(beta))
+    assert found.item() == pytest.approx(float(truth), rel=1e-8, abs=1e-9)
+    if name == "hinge" and abs(float(truth)) < 1e-6:
+        return  # at its corner
+    for i, value in enumerate(values):
+
+        def along(x: Number, i: int = i) -> Number:
+            return formula(*(x if j == i else y for j, y in enumerate(at)), mp.mpf(beta))
+
+        slope = 0.0 if value.grad is None else value.grad.item()
+        assert slope == pytest.approx(float(mp.diff(along, at[i])), rel=1e-6, abs=1e-8)
+
+
 def test_every_loss_is_the_same_at_the_reference_whatever_the_completions():
     same = [CASE[0], CASE[1], CASE[0], CASE[1]]
     assert torch.equal(sigmoid(*same), torch.full((3,), math.log(2)))
     for loss in LOSSES.values():
-        value = loss(*same, 0.1)
-        assert torch.equal(value, value[:1].expand(3))
+        if loss.kind != "unreferenced":
+            value = loss(*same, 0.1)
+            assert torch.equal(value, value[:1].expand(3))
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,14 +134,24 @@ def test_the_gradient_of_dpo_is_the_closed_formula(numbers: list[float], beta: f
     assert values[1].grad.item() == pytest.approx(rejected, rel=1e-9, abs=1e-15)
 
 
+SIGNS = [(1, 1, -1, -1), (1, -1, -1, 1), (-1, 1, 1, -1), (-1, -1, 1, 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("signs", [(1, 1, -1, -1), (1, -1, -1, 1), (-1, 1, 1, -1), (-1, -1, 1, 1)])
-def test_values_and_gradients_are_finite_at_600(name: str, signs: tuple[int, ...]):
-    values = [torch.tensor([600.0 * sign], requires_grad=True) for sign in signs]
-    for beta in (0.1, 1.0, 5.0):
-        value = LOSSES[name](*values, beta)
-        assert value.isfinite().all()
-        assert all(g.isfinite().all() for g in torch.autograd.grad(value.sum(), values))
+def test_values_and_gradients_are_finite_at_600(name: str, divergence: Divergence, dtype: torch.dtype):
+    if divergence != "reverse-kl" and LOSSES[name].kind != "contrastive":
+        return
+    length = torch.ones(1, dtype=torch.int64)
+    for signs in SIGNS:
+        values = [torch.tensor([600.0 * sign], dtype=dtype, requires_grad=True) for sign in signs]
+        for beta in (0.1, 1.0, 5.0):
+            asked = Preference(PreferenceConfig((name,), beta=beta, divergence=divergence))
+            value = asked(Four(*values), length, length)
+            assert value.isfinite().all()
+            slopes = torch.autograd.grad(value.sum(), values, allow_unused=True)
+            assert all(slope is None or slope.isfinite().all() for slope in slopes)
 
 
 def test_cdpo_and_robust_are_expectations_over_flipped_labels():
@@ -78,49 +164,86 @@ def test_cdpo_and_robust_are_expectations_over_flipped_labels():
     torch.testing.assert_close(unbiased, sigmoid(*CASE), rtol=0, atol=1e-6)
 
 
-def tabular(loss, reference: torch.Tensor, steps: int = 300) -> torch.Tensor:
-    """Minimise loss(log pi [N], log ref [N]) over a softmax in float64 by L-BFGS; returns log pi."""
-    logits = reference.log().clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [logits], max_iter=steps, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+def test_kto_weighs_gains_and_losses_around_the_batchs_own_divergence():
+    """c = (2, -1), r = (4, 3): z = 2. Given a z, that is used; where the mean is negative z is 0; z has no gradient."""
+    pi_c, pi_r = torch.tensor([2.0, -1.0], requires_grad=True), torch.tensor([4.0, 3.0])
+    nothing = torch.zeros(2)
+
+    def plain(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    found = kto(pi_c, pi_r, nothing, nothing, 0.5)
+    expected = [(plain(0.5 * (2 - c)) + plain(0.5 * (r - 2))) / 2 for c, r in ((2, 4), (-1, 3))]
+    assert found.tolist() == pytest.approx(expected)
+    (slope,) = torch.autograd.grad(found[0], pi_c)
+    assert slope.tolist() == pytest.approx([-0.5 * 0.5 * 0.25, 0.0])
+    assert kto(pi_c, pi_r, nothing, nothing, 0.5, baseline=torch.tensor(1.0))[0].item() == pytest.approx(
+        (plain(-0.5) + plain(1.5)) / 2
     )
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss(logits.log_softmax(0), reference.log())
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return logits.log_softmax(0).detach()
+    assert kto(-pi_c, -pi_r, nothing, nothing, 0.5)[1].item() == pytest.approx((plain(-0.5) + plain(-1.5)) / 2)
 
 
-@pytest.mark.parametrize("beta", [0.2, 1.0])
-@pytest.mark.parametrize("graph", ["all pairs", "a chain"])
-def test_tabular_dpo_with_soft_labels_reaches_the_closed_form(beta: float, graph: str):
-    """Seven completions; DPO's minimum is pi_ref exp(r / beta) / Z on any connected graph of comparisons: TV < 1e-4."""
-    rng = np.random.default_rng(0)
-    reference, reward = rng.dirichlet(np.ones(7)), rng.normal(size=7)
-    i, j = np.triu_indices(7, 1) if graph == "all pairs" else (np.arange(6), np.arange(1, 7))
-    wins = torch.tensor(1 / (1 + np.exp(reward[j] - reward[i])))  # Bradley & Terry
-
-    def loss(pi: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
-        return bradley_terry(pi[i], pi[j], ref[i], ref[j], beta, wins=wins).mean()
-
-    found = tabular(loss, torch.tensor(reference)).exp().numpy()
-    assert 0.5 * np.abs(found - closed_form(reference, reward, beta)).sum() < 1e-4
-    assert 0.5 * np.abs(reference - closed_form(reference, reward, beta)).sum() > 0.1  # it had somewhere to go
+def test_bco_asks_on_which_side_of_the_shift_a_reward_is():
+    c, r, nothing = torch.tensor([2.0]), torch.tensor([-3.0]), torch.zeros(1)
+    expected = float(nll(mp.mpf(0.5 * 2 - 0.7)) + nll(mp.mpf(0.7 + 0.5 * 3)))
+    assert bco(c, r, nothing, nothing, 0.5, shift=0.7).item() == pytest.approx(expected)
 
 
-def test_tabular_ipo_reaches_its_fixed_point():
-    """With p the chance of winning, mean IPO over both orders is least at h = (2 p - 1) / (2 beta) for one pair."""
-    p, beta = 0.8, 0.1
+@pytest.mark.parametrize("smoothing", [None, 0.2])
+def test_aot_compares_ranks(smoothing: float | None):
+    """Margins 5, -1, 2 beside the reference's 0, 3, -2: sorted -1, 2, 5 beside -2, 0, 3; and unpaired likewise."""
+    four = [torch.tensor(x) for x in ([5.0, 0.0, 1.0], [0.0, 1.0, -1.0], [1.0, 3.0, -2.0], [1.0, 0.0, 0.0])]
+    options = {} if smoothing is None else {"smoothing": smoothing}
+    e = smoothing or 0.0
+    for name, gaps in (("aot", [-1 + 2, 2 - 0, 5 - 3]), ("aot-unpaired", [-3 + 1, 3 + 1, 4 - 1])):
+        expected = [float((1 - e) * nll(mp.mpf(0.1 * gap)) + e * nll(mp.mpf(-0.1 * gap))) for gap in gaps]
+        assert LOSSES[name](*four, 0.1, **options).tolist() == pytest.approx(expected, rel=1e-5)
 
-    def loss(pi: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
-        one, other = (pi[:1], pi[1:], ref[:1], ref[1:]), (pi[1:], pi[:1], ref[1:], ref[:1])
-        return (p * ipo(*one, beta) + (1 - p) * ipo(*other, beta)).mean()
 
-    reference = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    found = tabular(loss, reference)
-    h = (found[0] - found[1]) - (reference[0] / reference[1]).log()
-    assert h.item() == pytest.approx((2 * p - 1) / (2 * beta), rel=1e-6)
+LENGTHS = torch.tensor([2, 4, 1]), torch.tensor([5, 1, 3])
+
+
+def test_a_mixture_is_the_weighted_sum_with_its_anchor():
+    config = PreferenceConfig(("sigmoid", "ipo-per-token"), (0.8, 0.2), beta=0.3, anchor=0.5)
+    c, r = (length.float() for length in LENGTHS)
+    divided = [CASE[0] / c, CASE[1] / r, CASE[2] / c, CASE[3] / r]
+    expected = 0.8 * LOSSES["sigmoid"](*CASE, 0.3) + 0.2 * LOSSES["ipo"](*divided, 0.3) - 0.5 * CASE[0]
+    torch.testing.assert_close(Preference(config)(Four(*CASE), *LENGTHS), expected)
+
+
+def test_a_smoothing_reaches_those_that_smooth_and_no_others():
+    found = Preference(PreferenceConfig(("cdpo", "sigmoid"), smoothing=0.3))(Four(*CASE))
+    torch.testing.assert_close(found, cdpo(*CASE, smoothing=0.3) + sigmoid(*CASE))
+
+
+def test_without_the_reference_its_numbers_do_not_matter():
+    free = Preference(PreferenceConfig(("sigmoid",), reference_free=True))
+    found = free(Four(*CASE))
+    assert torch.equal(found, free(Four(CASE[0], CASE[1], CASE[2] - 7, CASE[3] + 3)))
+    torch.testing.assert_close(found, torch.log1p(torch.exp(-0.1 * (CASE[0] - CASE[1]))))
+    assert not free.refers
+    assert not Preference(PreferenceConfig(("simpo", "orpo"))).refers
+    assert Preference(PreferenceConfig(("simpo", "sigmoid"))).refers
+
+
+WRONG = [
+    (PreferenceConfig(("dpo",)), "loss 'dpo': expected one of sigmoid"),
+    (PreferenceConfig(()), "expected one at least"),
+    (PreferenceConfig(("ipo",), (1.0, 2.0)), "2 weights for 1 losses"),
+    (PreferenceConfig(beta=0.0), "beta is 0"),
+    (PreferenceConfig(smoothing=0.1), "sigmoid smooths nothing"),
+    (PreferenceConfig(("robust",), smoothing=0.5), "smoothing is 0.5"),
+    (PreferenceConfig(("ipo", "nca"), divergence="js"), "divergence js: not for nca"),
+    (PreferenceConfig(divergence="alpha", alpha=1.0), "alpha is 1: expected"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), WRONG)
+def test_what_there_is_not_is_refused(config: PreferenceConfig, message: str):
+    with pytest.raises(ValueError, match=message):
+        Preference(config)(Four(*CASE))
+
+
+def test_a_loss_per_token_asks_for_the_lengths():
+    with pytest.raises(ValueError, match="needs the lengths"):
+        Preference(PreferenceConfig(("simpo",)))(Four(*CASE))
