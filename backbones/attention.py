@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backbones.continuations import Reading
 from backbones.masks import FULL, Mask
 from backbones.positions import Turn, rotate
 from backbones.shape import wrong
@@ -26,7 +27,11 @@ def attend(
     bias: Float[Tensor, "b h T S"] | None = None,
 ) -> Float[Tensor, "B H T e"]:
     """softmax(q k^T / sqrt(d) + bias) v over the keys that `mask` allows; a query that may see none gets zeros."""
+    if isinstance(mask, Reading) and mask.row is not None and bias is None:
+        return mask.row.attend(q, k, v)
     causal, seen = mask.causal, mask.allowed
+    if isinstance(mask, Reading):
+        seen = mask.matrix(q.shape[2], k.shape[2], q.device)
     if causal and (seen is not None or bias is not None):
         causal, seen = False, mask.matrix(q.shape[2], k.shape[2], q.device)
     if bias is not None:

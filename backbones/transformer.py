@@ -184,7 +184,7 @@ class Transformer(nn.Module):
         if tokens.ndim != 2:
             raise wrong("Transformer: tokens", tokens, "[B, T]")
         longest = self.arguments["length"] if self.arguments["positions"] == "learned" else None
-        if longest is not None and tokens.shape[1] > longest:
+        if longest is not None and positions is None and tokens.shape[1] > longest:
             raise wrong("Transformer: tokens", tokens, f"[B, T] with T up to the learned positions, {longest}")
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]

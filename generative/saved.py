@@ -46,7 +46,9 @@ def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
     try:
         header = json.loads(file.read_bytes())
         version, found, description = header["format"], header["kind"], header["description"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise ModelError(f"{file}: not the description of a saved model (it has no {error})") from None
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{file}: not the description of a saved model ({error})") from None
     if version != FORMAT:
         raise ModelError(f"{file}: model format {version!r}; this version of quincunx reads format {FORMAT}")
@@ -57,7 +59,9 @@ def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
         with torch.device("meta"):
             module = make(description)
         module.load_state_dict(safetensors.torch.load(weights.read_bytes()), assign=True)
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except SafetensorError as error:
+        raise ModelError(f"{weights}: damaged, or cut short ({error})") from None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{weights}: its weights do not fit the model.json beside it ({reason})") from None
     return description, module

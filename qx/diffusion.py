@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,7 @@ from qx import diffusion_progress as progress
 from qx.diffusion_drawn import in_words, judged
 from qx.diffusion_report import write
 from qx.jobs import device_of, show, start
-from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, UsageError, asked, from_tree, parse, to_tree
 
 if TYPE_CHECKING:
     from qx.finetune import TuneJob
@@ -119,7 +120,7 @@ def diffuse(args: Sequence[str]) -> dict[str, Any]:
     """`qx diffuse DATA`, `qx diffuse DATA --base RUN_OR_FOLDER`."""
     options = parse(Diffuse, args, "qx diffuse", default=usual(args))
     job = prepared(options)
-    heard(job.options)
+    heard(job.options, {word.partition("=")[0] for word in args if word.startswith("--")})
     _, result = start(job, to_tree(job.options), options)
     show(job, result)
     return result
@@ -148,14 +149,24 @@ def _suiting(name: str | None) -> Diffuse | None:
     return Diffuse(data=name, model=recipe.model, parts=recipe.parts, train=recipe.train)
 
 
-def heard(options: Diffuse) -> None:
-    """Raises UsageError for an option of a part that the model has not, unless it is as usual for the data."""
+def heard(options: Diffuse, given: Set[str]) -> None:
+    """Raises UsageError for an option that does nothing here: it is given, or is not as usual for the data."""
     parts, usually = options.parts, RECIPES.get(options.data, DIGITS).parts
-    for flag in _changed(parts, usually) if options.base is None else []:  # beside a base `prepared` refuses them
+    if options.base is None:  # beside a base `prepared` refuses what has no effect
+        _without_base(options, given)
+    for flag in {*_changed(parts, usually), *given} if options.base is None else set():
         if flag in OF_LATENTS and not parts.latent:
             raise UsageError(f"{flag}: of the autoencoder, and there is none; expected --latent beside it")
         if flag in OF_PROMPTS and not parts.prompts:
             raise UsageError(f"{flag}: of the text encoder, and there is none; expected --prompts beside it")
+
+
+def _without_base(options: Diffuse, given: Set[str]) -> None:
+    for flag in ("--" + field.name for field in dataclasses.fields(Lora)):
+        if flag in given:
+            raise UsageError(f"{flag}: adapters are put into a trained model; expected a --base beside it")
+    if "--size" in given and not Path(options.data).is_dir():
+        raise UsageError(f"--size {options.size}: of a folder's images; {options.data} has a size of its own")
 
 
 def reopen(run: Run, common: Common) -> DiffuseJob | TuneJob:
@@ -169,7 +180,7 @@ def prepared(options: Diffuse) -> DiffuseJob | TuneJob:
     Raises UsageError for options of a network beside a base, and of adapters without one.
     """
     if options.base is None:
-        for flag in _changed(options.lora, LORA):
+        for flag in _changed(options.lora, LORA):  # before anything is read
             raise UsageError(f"{flag}: adapters are put into a trained model; expected a --base beside it")
         return DiffuseJob(options)
     from qx.finetune import TuneJob  # seconds to load
@@ -191,7 +202,9 @@ def _changed(config: Any, plain: Any, but: Sequence[str] = ()) -> list[str]:
 def read(options: Diffuse, size: int, channels: Channels = "auto") -> Split:
     """The images; what was found while reading them is said. Raises UsageError for a name near an embedded one."""
     if options.data not in EMBEDDED and not Path(options.data).exists():
-        choose("data set", options.data, EMBEDDED)
+        near = difflib.get_close_matches(options.data, EMBEDDED, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(EMBEDDED)}, an .npz file or a folder"
+        raise UsageError(f"{options.data}: no such file, folder or embedded data set; {hint}")
     with contextlib.ExitStack() as reading:
         reading.enter_context(asked("--data"))
         said: dict[str, Any] = {}

@@ -24,10 +24,11 @@ from generative.diffusion.stock.stock import Stock
 from generative.diffusion.training.weight import Weight
 from lab import console, plots
 from lab.run import Run
-from qx.diffusion_drawn import Told
+from qx.diffusion_drawn import Told, drawn
 
 COLUMNS = 10
-FRAMES = 20  # samples in the film
+FRAMES, FILMED = 20, 50  # samples in the film, and its steps
+BACKGROUND = 96  # grey, of 255
 TILES = (4, 5)  # rows and columns of samples with their captions
 
 
@@ -45,9 +46,9 @@ def write(run: Run, pipeline: Pipeline, data: Split, name: str, weight: Weight, 
     """
     pipeline.save(run.path / "model")
     stock_folder(pipeline, run.path / "diffusers")
-    look: dict[str, Any] = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": 96}
+    look: dict[str, Any] = {"zoom": max(1, 48 // data.shape[-1]), "gap": 6, "background": BACKGROUND}
     told, real = wanted(pipeline, data, COLUMNS)
-    images = pipeline.sample(told, seed=seed, **drawing._asdict())
+    images = drawn(pipeline, pipeline.requests(told, seed=seed, **drawing._asdict()), "samples for the report")
     film = list(_film(pipeline, told[:: -(-len(told) // FRAMES)], drawing.guidance, seed))
     save_gif([grid(shown, COLUMNS, **look) for shown in film], run.path / "denoising.gif")
     save_png(grid(real, COLUMNS, **look), run.path / "real.png")
@@ -101,7 +102,10 @@ def stock_folder(parts: Pipeline | Stock, folder: Path) -> None:
         save_folder(new, stock_of(parts) if isinstance(parts, Pipeline) else parts)
     except (SolverError, ValueError) as reason:
         shutil.rmtree(new, ignore_errors=True)
-        console.err.print(f"[dim]no folder for diffusers: {console.escape(str(reason))}[/]", soft_wrap=True)
+        console.err.print(
+            f"[dim]not exported for diffusers ({console.escape(str(reason))}); `qx sample` draws from it still[/]",
+            soft_wrap=True,
+        )
     else:
         new.rename(folder)
 
@@ -120,10 +124,14 @@ def wanted(parts: Parts, data: Split, columns: int) -> tuple[Told, Tensor]:
     labels = labels or [None] * count
     image, label = data.train.image, data.train.label
     left = {c: iter(image if c is None or label is None else image[label == c]) for c in set(labels)}
-    blank = torch.ones_like(image[0])
+    blank = torch.full_like(image[0], BACKGROUND / 127.5 - 1)  # where a class has fewer
     return labels, torch.stack([next(left[c], blank) for c in labels])
 
 
 def _film(pipeline: Pipeline, told: Told, guidance: float, seed: int) -> Iterator[Tensor]:
     """Noise becoming an image for each, all in one batch."""
-    yield from pipeline.frames(pipeline.requests(told, seed=seed, solver="ddim", steps=50, guidance=guidance))
+    asked = pipeline.requests(told, seed=seed, solver="ddim", steps=FILMED, guidance=guidance)
+    with console.progress("a film of the denoising", FILMED + 1, counts=False) as bar:
+        for number, frame in enumerate(pipeline.frames(asked), 1):
+            bar.update(number)
+            yield frame

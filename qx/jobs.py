@@ -159,9 +159,12 @@ def _done(job: Job, run: Run, those: Crew, save_every: float) -> dict[str, Any]:
         those.end_together()
         raise
     those.part()
-    result = plain({**job.evaluate(), "seconds": round(time.monotonic() - began, 2), "run": str(run.path)})
-    job.report(run, result)
-    run.finish(result)
+    try:
+        result = plain({**job.evaluate(), "seconds": round(time.monotonic() - began, 2), "run": str(run.path)})
+        job.report(run, result)
+        run.finish(result)
+    except KeyboardInterrupt:
+        raise WorkFailedError(f"interrupted; it has learned, `qx resume {run.path}` writes the report") from None
     return dict(result)
 
 

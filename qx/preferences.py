@@ -13,16 +13,19 @@ import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
-from generative import jsonl
 from generative.language import mazes
 from generative.language.examples import Example, read_examples
 from generative.language.model import LanguageModel, ModelConfig
 from generative.language.sft import SFT, encode
 from generative.language.tokenizer import CharacterTokenizer
-from generative.preference import dpo as preference
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
+from generative.preference.data import PairData, judged
+from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
+from generative.preference.pairs import Pair, PairError
+from generative.preference.preflight import DOUBTFUL, UNTEACHING, Checked, preflight
+from generative.preference.tokens import Plain
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
@@ -53,9 +56,11 @@ class Dpo(Lasting):
     """Train a language model further on preference pairs, held to what it was (direct preference optimisation)."""
 
     pairs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PAIRS")]
-    """A JSON Lines file with `prompt`, `chosen` and `rejected`."""
+    """A .jsonl or .parquet file, or the folder of a data set, with `prompt`, `chosen` and `rejected`."""
     model: Path
     """The run of `qx sft` or `qx dpo` to start from; it is also the reference."""
+    strict: bool = False
+    """Stop at the first row that cannot teach, where by default it is dropped and counted."""
     preference: PreferenceConfig = PREFERENCE
     """By default DPO with a beta of 1 and an anchor of 1: small models need that, or a beta of 5 and a learning rate of
     1e-3."""
@@ -69,7 +74,9 @@ class Pairs(Common):
     action: Annotated[tyro.conf.Positional[Literal["check", "mazes"]], tyro.conf.arg(metavar="check|mazes")]
     """check: count the findings in FILE. mazes: write maze pairs, judged by breadth-first search, to FILE."""
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """The JSON Lines file."""
+    """check: a .jsonl or .parquet file, or the folder of a data set. mazes: the JSON Lines file to write."""
+    strict: bool = False
+    """check: stop at the first row that would be dropped from training."""
     count: int = 8000
     """Pairs to write. More teach more mazes."""
     model: Path | None = None
@@ -146,7 +153,7 @@ def prepare_sft(options: Sft) -> LanguageJob:
     data = encode(tokenizer, [e.prompt for e in found], [e.completion for e in found])
     with asked("the model"):
         model = options.model.make(tokenizer.size, streams.generator(options.seed, "weights"))
-    trainer = _trainer(model, SFT(), data, data.tokens, options)
+    trainer = _trainer(model, SFT(), data, data.tokens.shape[1], options)
     return LanguageJob("sft", inputs, Path(options.data).stem, trainer, tokenizer)
 
 
@@ -169,13 +176,15 @@ def prepare_dpo(options: Dpo) -> LanguageJob:
     for name in options.preference.loss:
         choose("loss", name, LOSSES)
     with asked("the loss"):
-        objective = preference.DPO(options.preference)
-    found = pair_files.read(options.pairs)
+        objective = DPO(options.preference)
     model, tokenizer = load(options.model)
-    _same_alphabet(options, tokenizer)
+    found = usable(options, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
     reference = copy.deepcopy(model).requires_grad_(False).eval()
-    data = preference.prepare(reference.to(device_of(options)), tokenizer, found)
-    trainer = _trainer(model, objective, data, data.sides.tokens, options)
+    device = device_of(options)
+    tokens = [Plain(tokenizer)(pair) for pair in found]
+    data = PairData(tokens, judged(reference.to(device), PairData(tokens), device=device))
+    longest = int((data.lengths[:, 0] + data.lengths[:, 1:].amax(1)).max())
+    trainer = _trainer(model, objective, data, longest, options)
     job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)
     job.headline, job.before = ("loss", "rewards/accuracies", "rewards/margins"), reference
     return job
@@ -186,14 +195,19 @@ def reopen_dpo(run: Run, common: Common) -> LanguageJob:
     return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
 
 
-def _same_alphabet(options: Dpo, tokenizer: CharacterTokenizer) -> None:
-    """Raises UsageError for the first character of the pairs that the model does not know."""
-    for line, row in jsonl.lines(options.pairs, pair_files.COLUMNS):
-        for column, text in row.items() if isinstance(row, dict) else ():
-            foreign = next((character for character in text if character not in tokenizer.alphabet), None)
-            if foreign is not None:
-                known = f"the model in {options.model} knows {tokenizer.alphabet!r}"
-                raise UsageError(f"{options.pairs}:{line}: {column} holds {foreign!r}; {known}")
+def usable(options: Dpo, checked: Checked) -> list[Pair]:
+    """The pairs to train on; what is dropped or doubtful is said. Raises PairError where nothing is left."""
+    findings = checked.findings
+    if not checked.pairs:
+        counts = [f"{n} {kind.replace('_', ' ')}" for kind in UNTEACHING if (n := getattr(findings, kind))]
+        why = f": {', '.join(counts)}; the first: {next(iter(findings.first.values()))}" if counts else ""
+        raise PairError(f"{options.pairs}: none of its {findings.pairs} pairs can teach{why}")
+    for kind in (*UNTEACHING, *DOUBTFUL):
+        if count := getattr(findings, kind):
+            fate = "dropped" if kind in UNTEACHING else "kept"
+            what = f"{count} of {findings.pairs} pairs {fate}, {kind.replace('_', ' ')}"
+            console.err.print(f"[dim]{console.escape(f'{what}; the first: {findings.first[kind]}')}[/]", soft_wrap=True)
+    return list(checked.pairs)
 
 
 def settled(options: Sft | Dpo) -> dict[str, Any]:
@@ -204,9 +218,9 @@ def settled(options: Sft | Dpo) -> dict[str, Any]:
     return to_tree(dataclasses.replace(options, data=data))
 
 
-def _trainer(model: LanguageModel, objective: Objective, data: Data, tokens: Tensor, options: Sft | Dpo) -> Trainer:
+def _trainer(model: LanguageModel, objective: Objective, data: Data, longest: int, options: Sft | Dpo) -> Trainer:
     """Raises UsageError for texts that the model's positions do not reach."""
-    longest, reach = tokens.shape[1], model.transformer.arguments["length"]
+    reach = model.transformer.arguments["length"]
     if isinstance(reach, int) and longest > reach:
         raise UsageError(f"--length {reach}: expected at least {longest}, the tokens of the longest text")
     accelerator = Accelerator(cpu=device_of(options).type == "cpu")
@@ -243,8 +257,8 @@ def pairs(args: Sequence[str]) -> dict[str, Any]:
         if len(made) < options.count:
             console.err.print(f"[dim]fewer than the {options.count} asked for: the model makes too few mistakes")
         return {"pairs": len(made), "file": str(options.file)}
-    findings = pair_files.check(options.file)
-    result = {k: v for k, v in dataclasses.asdict(findings).items() if k != "first"}
+    findings = preflight(options.file, strict=options.strict).findings
+    result = findings.counts()
     write_result(options, result)
     rows = [
         [name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,16 +146,20 @@ def _open(options: Sample, device: torch.device) -> Parts:
 def _wanted(options: Sample, model: Parts, engine: Engine) -> list[tuple[int | None, Any, bool]]:
     """(label, condition, whether there is anything to guide towards) of each image."""
     classes, n = engine.inputs.classes, options.n
-    if model.text is not None and not options.prompt:
-        console.err.print("[dim]no --prompt: drawn without being told what[/]")
     if options.label is not None and classes is None:
         raise UsageError(f"--label {options.label}: this model knows no labels")
     if options.prompt and model.text is None:
         raise UsageError(f"--prompt {options.prompt[0]!r}: this model reads no prompts")
     labels = [options.label if classes is None or options.label is not None else i % classes for i in range(n)]
+    if model.text is not None and not options.prompt:
+        console.err.print("[dim]no --prompt: drawn without being told what[/]")
     if not options.prompt:
         return [(label, None, label is not None) for label in labels]
-    told = model.conditions(list(options.prompt))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        told = model.conditions(list(options.prompt))
+    for line in {str(warning.message) for warning in said if warning.category is UserWarning}:
+        console.err.print(f"[dim]{console.escape(line)}[/]", soft_wrap=True)
     return [(label, told[i % len(told)], True) for i, label in enumerate(labels)]
 
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from backbones.continuations import Continuations, Reading
 from backbones.initialise import build
 from backbones.transformer import Transformer
 from generative import saved
@@ -79,6 +80,11 @@ class LanguageModel(nn.Module):
         row, past = score[:, 1:].nonzero(as_tuple=True)  # [N]: token past + 1 is judged by the state at past
         logp = self.transformer.log_probability(hidden[row, past], tokens[row, past + 1])  # [N], in nats
         return logp.new_zeros(tokens.shape).index_put((row, past + 1), logp)
+
+    def judge(self, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[Tensor, "M"]:
+        """Natural log-probability of each token that a row of prompts and continuations scores, given what it sees."""
+        hidden = self.transformer(tokens[None], row.position[None], Reading(row=row))[0]  # [N, D]
+        return self.transformer.log_probability(hidden[row.before], tokens[row.scored])
 
     def save(self, folder: Path) -> None:
         """Write the folder (see `generative.saved`)."""

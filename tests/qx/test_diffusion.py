@@ -27,6 +27,17 @@ def asked(*words: str) -> Diffuse:
     return found
 
 
+def flags(words: list[str]) -> set[str]:
+    return {word for word in words if word.startswith("--")}
+
+
+def test_a_size_is_for_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--size 16: of a folder's images; digits has a size of its own"):
+        heard(asked("digits", "--size", "16"), {"--size"})
+    heard(asked(str(tmp_path), "--size", "16"), {"--size"})
+    heard(asked("digits", "--size", "16", "--base", "run"), {"--size"})
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -123,11 +134,13 @@ def test_what_is_beyond_a_limit_is_refused_by_name(words: list[str], said: str) 
         (["scenes", "--no-latent", "--kl", "1e-6"], "--kl", "--latent"),
         (["digits", "--text-width", "8"], "--text-width", "--prompts"),
         (["pictures", "--latent", "--kl", "1", "--text-layers", "1"], "--text-layers", "--prompts"),
+        (["digits", "--kl", "1e-6"], "--kl", "--latent"),  # as it is by default
+        (["digits", "--rank", "8"], "--rank", "a --base"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(words: list[str], flag: str, missing: str) -> None:
     with pytest.raises(UsageError, match=f"^{flag}: .* expected {missing} beside it$"):
-        heard(asked(*words))
+        heard(asked(*words), flags(words))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +149,6 @@ def test_an_option_that_would_do_nothing_is_refused(words: list[str], flag: str,
         ["scenes"],
         ["scenes", "--no-latent"],
         ["scenes", "--kl", "1e-6", "--text-width", "32"],
-        ["digits", "--kl", "1e-6", "--text-width", "64"],
         ["digits", "--latent", "--kl", "1", "--adversary", "0.1"],
         ["pictures", "--prompts", "--text-width", "32"],
         ["scenes", "--base", "run"],
@@ -144,7 +156,7 @@ def test_an_option_that_would_do_nothing_is_refused(words: list[str], flag: str,
     ids=" ".join,
 )
 def test_a_recipes_own_options_and_those_that_are_heard_are_taken(words: list[str]) -> None:
-    heard(asked(*words))
+    heard(asked(*words), flags(words))
 
 
 def test_captions_alone_are_prompts_whose_options_are_heard(

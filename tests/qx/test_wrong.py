@@ -92,7 +92,7 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
         (["solve", "zhao-5x5", "--gamma", "1.5"], ["--gamma 1.5", "at most 1"]),
         (["solve", "zhao-5x5", "--set", "reward.forbiden=-1"], ["forbiden", "forbidden"]),
         (["solve", "zhao-5x5", "--set", "reward"], ["--set reward", "KEY=VALUE"]),
-        (["diffuse", "digit"], ["unknown data set 'digit'", "'digits'"]),
+        (["diffuse", "digit"], ["digit: no such file, folder or embedded data set", "did you mean 'digits'?"]),
         (["sft", "nowhere.jsonl"], ["nowhere.jsonl", "mazes"]),
         (["pairs", "check", "nowhere.jsonl"], ["nowhere.jsonl"]),
         (["sample", "nowhere"], ["nowhere"]),
@@ -139,9 +139,17 @@ def test_a_wrong_map_is_named_with_file_and_line(
 def test_a_wrong_pair_is_named_with_file_and_line(
     row: str, words: list[str], runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "pairs.jsonl").write_text(f"{json.dumps(GOOD_PAIR)}\n\n{row}\n")
+    (here / "pairs.jsonl").write_text(f"\n\n{row}\n{json.dumps(GOOD_PAIR)}\n")
+    for command in (["dpo", "pairs.jsonl", "--model", str(runs / "sft")], ["pairs", "check", "pairs.jsonl"]):
+        line = refused([*command, "--strict"], here, capsys)
+        assert all(word in line for word in ["pairs.jsonl:3:", *words]), line
+
+
+def test_pairs_of_which_none_can_teach_this_model(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "pairs.jsonl").write_text(f"{json.dumps(GOOD_PAIR)}\n[1]\n")
     line = refused(["dpo", "pairs.jsonl", "--model", str(runs / "sft")], here, capsys)
-    assert all(word in line for word in ["pairs.jsonl:3:", *words]), line
+    assert "pairs.jsonl: none of its 2 pairs can teach: 1 not object, 1 not tokenised" in line
+    assert "pairs.jsonl:1: character 'a' at 0 of 'a' is unknown" in line
 
 
 @pytest.mark.parametrize("kind", ["train", "diffuse", "sft"])

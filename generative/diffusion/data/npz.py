@@ -68,6 +68,8 @@ def _open(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a numpy archive (.npz)")
     wanted = {"x_train", "y_train", "x_test", "y_test", "captions", *IMAGES, *LABELS}
+    if not zipfile.is_zipfile(path) and path.read_bytes()[:6] != b"\x93NUMPY":
+        raise DataError(f"{path}: not a numpy archive; {EXPECTED}")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -62,7 +62,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """One line for each finding, in the order of `FINDINGS`, after one for what was kept."""
-        made = [f"{self.kept:,} images kept"]
+        made = [f"{self.kept:,} image{'s' if self.kept != 1 else ''} kept"]
         for finding, rule in FINDINGS.items():
             if count := self.counts[finding]:
                 names = ", ".join(self.examples[finding]) + (", ..." if count > EXAMPLES else "")

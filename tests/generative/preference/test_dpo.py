@@ -10,18 +10,26 @@ import pytest
 import torch
 
 from generative.language.model import LanguageModel, ModelConfig
-from generative.language.sft import encode
 from generative.language.tokenizer import CharacterTokenizer
-from generative.preference.dpo import DPO, prepare
-from generative.preference.logprob import completion_logprob, over
+from generative.preference.data import PairData, judged, packed
+from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
 from generative.preference.pairs import Pair
+from generative.preference.tokens import Plain, Tokens
 from generative.train import TrainConfig, Trainer
 from lab import streams
 
 TOKENIZER = CharacterTokenizer("abcdefgh")
 PAIRS = [Pair("ab", "cd", "efgh"), Pair("c", "aaaaaa", "b"), Pair("", "h", "gh"), Pair("defgh", "a", "bc")]
 KEY = torch.zeros(4, dtype=torch.int64)
+
+
+CPU = torch.device("cpu")
+
+
+def prepare(reference: LanguageModel, pairs: Sequence[Pair]) -> PairData:
+    tokens = [Plain(TOKENIZER)(pair) for pair in pairs]
+    return PairData(tokens, judged(reference, PairData(tokens), device=CPU))
 
 
 def make(seed: int = 0) -> LanguageModel:
@@ -38,20 +46,53 @@ def logprob(model: LanguageModel, prompts: Sequence[str], completions: Sequence[
     return torch.stack(values)
 
 
-def test_sequence_log_probabilities_equal_the_full_softmax_in_any_batch():
-    model = make()
-    prompts, completions = [pair.prompt for pair in PAIRS], [pair.chosen for pair in PAIRS]
-    expected = logprob(model, prompts, completions).float().detach()
-    data = encode(TOKENIZER, prompts, completions)
-    torch.testing.assert_close(over(model, data, batch_size=3), expected, rtol=0, atol=1e-5)
-    batch = data.batch(torch.arange(4))
-    found = completion_logprob(model, batch["tokens"], batch["score"])
-    torch.testing.assert_close(found.detach(), expected, rtol=0, atol=1e-5)
+def test_sequence_log_probabilities_equal_the_full_softmax_in_any_company():
+    """Of both sides of each pair, whether few or all are asked at a time, the prompt read once or twice."""
+    model, prompts = make(), [pair.prompt for pair in PAIRS]
+    sides = [[pair.chosen for pair in PAIRS], [pair.rejected for pair in PAIRS]]
+    expected = torch.stack([logprob(model, prompts, side).detach() for side in sides], dim=1)
+    data = PairData([Plain(TOKENIZER)(pair) for pair in PAIRS])
+    for tokens in (1, 20, 1000):
+        heard: list[int] = []
+        found = judged(model, data, device=CPU, tokens=tokens, progress=heard.append)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert heard[-1] == 4
+    for shared in (True, False):
+        tokens, row = packed(data.batch(torch.arange(4)), shared=shared)
+        again = row.sums(model.judge(tokens, row)).view(-1, 2)
+        torch.testing.assert_close(again.double().detach(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_batch_is_a_rectangle_and_a_row_has_no_filling():
+    data = PairData([Tokens((1, 2), (3,), (4, 5)), Tokens((6,), (7, 8), (9,)), Tokens((1,), (2,), (3,))])
+    batch = data.batch(torch.tensor([1, 0]))
+    assert batch["tokens"].tolist() == [[6, 7, 8, 9, 0], [1, 2, 3, 4, 5]]
+    assert batch["lengths"].tolist() == [[1, 2, 1], [2, 1, 2]]
+    assert packed(batch)[0].tolist() == [6, 7, 8, 9, 1, 2, 3, 4, 5]
+    tokens, row = packed(batch, shared=False)
+    assert tokens.tolist() == [6, 7, 8, 6, 9, 1, 2, 3, 1, 2, 4, 5]
+    assert row.position.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 0, 1, 2, 3]
+    assert tokens[row.scored].tolist() == [7, 8, 9, 3, 4, 5]
+    assert row.owner.tolist() == [0, 0, 1, 2, 3, 3]
+
+
+def test_a_shared_prompt_has_the_gradients_of_two():
+    """To 1e-5, as the losses: sharing is the same computation."""
+    data, found = prepare(make(), PAIRS), []
+    for shared in (True, False):
+        model = make(1)
+        DPO(PreferenceConfig(beta=0.3), shared=shared).loss(
+            model, data.batch(torch.arange(4)), KEY
+        ).value.sum().backward()
+        found.append([weight.grad for weight in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_loss_is_ln_2_and_the_first_margin_nothing():
     model = make()
-    data = prepare(model, TOKENIZER, PAIRS, batch_size=3)
+    data = prepare(model, PAIRS)
     losses = DPO(PreferenceConfig(beta=0.1)).loss(model, data.batch(torch.arange(4)), KEY)
     torch.testing.assert_close(losses.value.detach(), torch.full((4,), math.log(2)), rtol=0, atol=1e-6)
     assert losses.metrics["rewards/margins"].abs().max() < 1e-5
@@ -60,7 +101,7 @@ def test_the_first_loss_is_ln_2_and_the_first_margin_nothing():
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: str):
     reference, policy = make(0), make(1)
-    batch = prepare(reference, TOKENIZER, PAIRS).batch(torch.tensor([2, 0, 3, 1]))
+    batch = prepare(reference, PAIRS).batch(torch.tensor([2, 0, 3, 1]))
     found = DPO(PreferenceConfig((name,), beta=0.3)).loss(policy, batch, KEY)
     pairs = [PAIRS[i] for i in (2, 0, 3, 1)]
     pi_c, pi_r, ref_c, ref_r = (
@@ -102,7 +143,7 @@ def test_training_a_language_model_ends_at_the_tilted_reference():
     for (i, j), (first, second) in wins.items():
         pairs += [Pair("d", answers[i], answers[j])] * first + [Pair("d", answers[j], answers[i])] * second
     reference = make()
-    data = prepare(reference, TOKENIZER, pairs)
+    data = prepare(reference, pairs)
     policy = copy.deepcopy(reference)
     config = TrainConfig(steps=250, batch_size=len(pairs), learning_rate=1e-3, warmup=10)
     for _ in Trainer(policy, DPO(PreferenceConfig(beta=0.5)), data, config, seed=0).run():

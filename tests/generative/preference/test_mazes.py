@@ -11,7 +11,8 @@ from generative.language import mazes
 from generative.language.model import LanguageModel, ModelConfig
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.mazes import corrected, demonstrated, prefer
-from generative.preference.pairs import Pair, check, read, write
+from generative.preference.pairs import Pair, read, write
+from generative.preference.preflight import preflight
 from lab import streams
 from tests.oracles.preference import shortest_walk, walks_to_goal
 
@@ -66,5 +67,5 @@ def test_the_pairs_pass_the_census_through_a_file(tmp_path):
     pairs = demonstrated(1, 50)
     write(tmp_path / "pairs.jsonl", pairs)
     assert read(tmp_path / "pairs.jsonl") == pairs
-    found = check(tmp_path / "pairs.jsonl")
+    found = preflight(tmp_path / "pairs.jsonl").findings
     assert (found.pairs, found.usable, found.contradictory) == (50, 50, 0)

@@ -61,7 +61,7 @@ def test_a_plain_image_of_the_size_is_untouched(tmp_path: Path):
     save(tmp_path / "a.png", checker())
     found, report = only(tmp_path)
     assert np.array_equal(found, checker())
-    assert report.lines() == ["1 images kept"]
+    assert report.lines() == ["1 image kept"]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])

@@ -1,0 +1,138 @@
+"""A causal language model of transformers, asked for the log-probabilities of continuations and for nothing else.
+
+The model's own layers run over one row of tokens (`backbones.continuations`): prompts once for all their continuations,
+no padding. Its attention is exchanged for ours by transformers' own seam for that, `AttentionInterface`; without a row
+it is torch's as before, so that the model generates and saves as ever. The head is multiplied only where a token is
+scored, a chunk at a time (`backbones.likelihood`): logits [B, T, V] never exist.
+
+What an architecture does that a row cannot honour is refused by name: windows that are shorter than the sequence, sinks
+and caps of the attention's logits, scaled or capped logits of the head. `check` compares with the model's own forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from backbones.continuations import Continuations
+from backbones.likelihood import log_probability
+
+NAME = "quincunx"
+STRANGE = ("s_aux", "softcap")  # of an attention
+SCALES = {  # of a head's logits, and where they do nothing
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "lm_head_multiplier": 1.0,
+    "output_multiplier": 1.0,
+}
+AGREE = 1e-3
+"""Nats by which a log-probability of some ten tokens may differ from the model's own in float32."""
+
+
+class UnsupportedModelError(ValueError):
+    """The model does what a row of continuations cannot honour; the message says what."""
+
+
+class Causal(nn.Module):
+    """log p of continuations under a model of transformers with a language-modelling head.
+
+    Its dropout is switched off, as usual for preferences: policy and reference are asked for the same numbers.
+
+    Args:
+        model: any with a `base_model` and output embeddings.
+
+    Raises:
+        UnsupportedModelError: for a head that is more than a matrix.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        config = model.config.get_text_config()
+        head = model.get_output_embeddings()
+        name = type(model).__name__
+        if not isinstance(head, nn.Linear) or head.bias is not None:
+            raise UnsupportedModelError(f"{name}: its head is {head}; expected a matrix without a bias")
+        for scale, nothing in SCALES.items():
+            if (found := getattr(config, scale, None)) not in (None, nothing):
+                raise UnsupportedModelError(f"{name}: its config has {scale} {found}; expected plain logits")
+        model.set_attn_implementation(NAME)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.model = model
+
+    def forward(self, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[Tensor, "M"]:
+        """Natural log-probability of each token that `row` scores, given what it sees.
+
+        Raises:
+            UnsupportedModelError: when an attention layer asks for what a row cannot honour.
+        """
+        nothing = tokens.new_zeros(1, 1, 1, 1, dtype=torch.bool)  # a mask that is ready, so that none is made
+        hidden = self.model.base_model(
+            input_ids=tokens[None],
+            position_ids=row.position[None],
+            attention_mask=nothing,
+            use_cache=False,
+            continuations=row,
+        ).last_hidden_state[0]  # [N, D]
+        return log_probability(hidden[row.before], self.model.get_output_embeddings().weight, tokens[row.scored])
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    continuations: Continuations | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in every layer: ours where there is a row, else torch's."""
+    if continuations is None:
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+        return found
+    name, window = type(module).__name__, options.get("sliding_window")
+    for strange in STRANGE:
+        if options.get(strange) is not None:
+            raise UnsupportedModelError(f"{name}: its attention has {strange}, which a row of continuations has not")
+    if window is not None and window <= int(continuations.position.max()):
+        raise UnsupportedModelError(
+            f"{name}: its attention looks {window} tokens back; expected sequences no longer than that"
+        )
+    return continuations.attend(query, key, value, scaling).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@torch.no_grad()
+def check(model: Causal, prompt: list[int], continuation: list[int]) -> None:
+    """Compare with the model's own forward on one sequence.
+
+    Raises:
+        UnsupportedModelError: where they differ by more than `AGREE`, relative to the size where that is above 1.
+    """
+    device = next(model.parameters()).device
+    whole = torch.tensor([*prompt, *continuation], device=device)
+    row = Continuations([len(prompt)], [[len(continuation), len(continuation)]], device)
+    twice = torch.tensor([*prompt, *continuation, *continuation], device=device)
+    mine = row.sums(model(twice, row))  # [2]
+    logits = model.model(input_ids=whole[None], use_cache=False).logits[0].float()
+    first = max(len(prompt), 1)
+    own = logits.log_softmax(-1)[first - 1 : -1].gather(1, whole[first:, None]).sum()
+    apart = float((mine - own).abs().max())
+    if not apart <= AGREE * max(1.0, float(own.abs())):
+        raise UnsupportedModelError(
+            f"{type(model.model).__name__}: what it says of a row of continuations differs from its own by {apart:.2g}"
+        )

@@ -1,0 +1,127 @@
+"""Pairs as a trainer takes them: token numbers without padding, and what the reference says of each side.
+
+The reference does not change, so it is asked once, before the first update, and its answers stand with the data. A
+batch travels as a rectangle, as all data does, with the lengths of its parts; `packed` makes one row of it, in which
+nothing is filled up and every prompt stands once (`backbones.continuations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from backbones.continuations import Continuations
+from generative.objective import Batch
+from generative.preference.tokens import Tokens
+
+Progress = Callable[[int], None]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A language model, as preferences see it: a module with this method."""
+
+    def judge(self, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[Tensor, "M"]:
+        """Natural log-probability of each token that the row scores."""
+        ...
+
+
+class PairData:
+    """Tokenised pairs with the reference's log-probabilities.
+
+    Args:
+        pairs: one at least.
+        reference: log ref of the chosen and of the rejected of each, in nats; None where no loss looks at it.
+
+    Attributes:
+        lengths: of prompt, chosen and rejected. int64 [N, 3].
+    """
+
+    def __init__(self, pairs: Sequence[Tokens], reference: Float[Tensor, "N 2"] | None = None) -> None:
+        self.lengths = torch.tensor([[len(p.prompt), len(p.chosen), len(p.rejected)] for p in pairs])
+        self.reference = torch.zeros(len(pairs), 2) if reference is None else reference
+        self._flat = torch.tensor(
+            [number for p in pairs for part in (p.prompt, p.chosen, p.rejected) for number in part]
+        )
+        self._first = self.lengths.sum(1).cumsum(0) - self.lengths.sum(1)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, index: Int64[Tensor, "B"]) -> Batch:
+        """`tokens` [B, T], `lengths` [B, 3], `reference` [B, 2]: prompt, chosen and rejected of each, then zeros."""
+        lengths = self.lengths[index]
+        inside = _inside(lengths)
+        places = self._first[index][:, None] + torch.arange(inside.shape[1])
+        tokens = torch.where(inside, self._flat[places.clamp(max=len(self._flat) - 1)], 0)
+        return {"tokens": tokens, "lengths": lengths, "reference": self.reference[index]}
+
+
+def packed(batch: Batch, *, shared: bool = True) -> tuple[Int64[Tensor, "N"], Continuations]:
+    """The row of a batch: of each pair the prompt, chosen and rejected; not `shared`, the prompt before each side."""
+    lengths, tokens = batch["lengths"], batch["tokens"]
+    parts = lengths.tolist()
+    flat = tokens[_inside(lengths)]
+    if shared:
+        row = Continuations([p for p, _, _ in parts], [[c, r] for _, c, r in parts], tokens.device)
+        return flat, row
+    order, first = list[Tensor](), 0
+    for p, c, r in parts:
+        prompt = torch.arange(first, first + p)
+        order += [
+            prompt,
+            torch.arange(first + p, first + p + c),
+            prompt,
+            torch.arange(first + p + c, first + p + c + r),
+        ]
+        first += p + c + r
+    twice = [length for p, _, _ in parts for length in (p, p)]
+    row = Continuations(twice, [[length] for _, c, r in parts for length in (c, r)], tokens.device)
+    return flat[torch.cat(order).to(tokens.device)], row
+
+
+@torch.no_grad()
+def judged(
+    model: Judge, pairs: PairData, *, device: torch.device, tokens: int = 16_384, progress: Progress | None = None
+) -> Float[Tensor, "N 2"]:
+    """What a model says of each side, in nats, on the CPU in float64.
+
+    Args:
+        model: in the mode it is in.
+        pairs: all are asked.
+        device: of the model.
+        tokens: at a time, or one pair where that is longer.
+        progress: hears how many pairs are done.
+    """
+    found = torch.empty(len(pairs), 2, dtype=torch.float64)
+    done = 0
+    for index in _portions(pairs.lengths.sum(1), tokens):
+        batch = {name: tensor.to(device) for name, tensor in pairs.batch(index).items()}
+        flat, row = packed(batch)
+        found[index] = row.sums(model.judge(flat, row)).view(-1, 2).double().cpu()
+        done += len(index)
+        if progress is not None:
+            progress(done)
+    return found
+
+
+def _portions(size: Int64[Tensor, "N"], most: int) -> Iterator[Int64[Tensor, "B"]]:
+    """Indices by length, as many at a time as fit: alike lengths fill little up."""
+    taken, total = list[int](), 0
+    for index in size.argsort(stable=True).tolist():
+        if taken and total + int(size[index]) > most:
+            yield torch.tensor(taken)
+            taken, total = [], 0
+        taken.append(index)
+        total += int(size[index])
+    if taken:
+        yield torch.tensor(taken)
+
+
+def _inside(lengths: Int64[Tensor, "B 3"]) -> Bool[Tensor, "B T"]:
+    total = lengths.sum(1)
+    return torch.arange(int(total.max()), device=lengths.device) < total[:, None]
