@@ -52,23 +52,26 @@ class Causal(nn.Module):
         UnsupportedModelError: for a head that is more than a matrix.
     """
 
+    model: Any
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         config = model.config.get_text_config()
-        head = model.get_output_embeddings()
-        name = type(model).__name__
+        head, kind = model.get_output_embeddings(), type(model).__name__
         if not isinstance(head, nn.Linear) or head.bias is not None:
-            raise UnsupportedModelError(f"{name}: its head is {head}; expected a matrix without a bias")
+            raise UnsupportedModelError(f"{kind}: its head is {head}; expected a matrix without a bias")
         for scale, nothing in SCALES.items():
             if (found := getattr(config, scale, None)) not in (None, nothing):
-                raise UnsupportedModelError(f"{name}: its config has {scale} {found}; expected plain logits")
+                raise UnsupportedModelError(f"{kind}: its config has {scale} {found}; expected plain logits")
         model.set_attn_implementation(NAME)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            for name in [each for each, share in vars(module).items() if "drop" in each and isinstance(share, float)]:
+                setattr(module, name, 0.0)  # dropout by functions, and of whole layers
         self.model = model
 
-    def forward(self, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[Tensor, "M"]:
+    def judge(self, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[Tensor, "M"]:
         """Natural log-probability of each token that `row` scores, given what it sees.
 
         Raises:
@@ -121,13 +124,20 @@ def check(model: Causal, prompt: list[int], continuation: list[int]) -> None:
     """Compare with the model's own forward on one sequence.
 
     Raises:
-        UnsupportedModelError: where they differ by more than `AGREE`, relative to the size where that is above 1.
+        UnsupportedModelError: where they differ by more than `AGREE`, relative to the size where that is above 1, or
+            where the model cannot read a row at all.
     """
     device = next(model.parameters()).device
     whole = torch.tensor([*prompt, *continuation], device=device)
     row = Continuations([len(prompt)], [[len(continuation), len(continuation)]], device)
     twice = torch.tensor([*prompt, *continuation, *continuation], device=device)
-    mine = row.sums(model(twice, row))  # [2]
+    try:
+        mine = row.sums(model.judge(twice, row))  # [2]
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # whatever an architecture stumbles over
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UnsupportedModelError(f"{type(model.model).__name__} reads no row of continuations ({reason})") from None
     logits = model.model(input_ids=whole[None], use_cache=False).logits[0].float()
     first = max(len(prompt), 1)
     own = logits.log_softmax(-1)[first - 1 : -1].gather(1, whole[first:, None]).sum()
