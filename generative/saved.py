@@ -30,8 +30,8 @@ def save(folder: Path, kind: str, description: Any, module: nn.Module) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     header = {"format": FORMAT, "kind": kind, "description": description}
-    _replace(folder / "model.safetensors", safetensors.torch.save(weights))
-    _replace(folder / "model.json", (json.dumps(header, indent=2) + "\n").encode())
+    replace(folder / "model.safetensors", safetensors.torch.save(weights))
+    replace(folder / "model.json", (json.dumps(header, indent=2) + "\n").encode())
 
 
 def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
@@ -67,7 +67,8 @@ def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
     return description, module
 
 
-def _replace(path: Path, payload: bytes) -> None:
+def replace(path: Path, payload: bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(payload)

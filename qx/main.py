@@ -30,7 +30,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
   qx sft DATA                 train a language model on demonstrations
   qx dpo PAIRS --model RUN    train it further on preference pairs
 
-  qx bench worlds|attention|dqn
+  qx bench worlds|attention|dqn|diffusion
                               ours beside the peers, in one run: steps a second; tokens a second and memory; learning
   qx reproduce NAME           one published claim: the number stated, the number found, a verdict, a picture
 

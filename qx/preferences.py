@@ -20,12 +20,14 @@ from generative.language.sft import SFT, encode
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
-from generative.preference.data import PairData, judged
+from generative.preference.data import PairData
 from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
-from generative.preference.pairs import Pair, PairError
+from generative.preference.pairs import PairError
 from generative.preference.preflight import DOUBTFUL, UNTEACHING, Checked, preflight
-from generative.preference.tokens import Plain
+from generative.preference.reference import reference as asked_of
+from generative.preference.reference import usual_folder
+from generative.preference.tokens import Plain, Tokens
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
@@ -178,11 +180,19 @@ def prepare_dpo(options: Dpo) -> LanguageJob:
     with asked("the loss"):
         objective = DPO(options.preference)
     model, tokenizer = load(options.model)
-    found = usable(options, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
+    tokens = usable(options, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     device = device_of(options)
-    tokens = [Plain(tokenizer)(pair) for pair in found]
-    data = PairData(tokens, judged(reference.to(device), PairData(tokens), device=device))
+    with console.progress("the reference reads", len(tokens)) as bar:
+        told = asked_of(
+            reference.to(device),
+            PairData(tokens),
+            reference.transformer.arguments,
+            device=device,
+            folder=usual_folder(),
+            progress=bar.update,
+        )
+    data = PairData(tokens, told)
     longest = int((data.lengths[:, 0] + data.lengths[:, 1:].amax(1)).max())
     trainer = _trainer(model, objective, data, longest, options)
     job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)
@@ -195,8 +205,8 @@ def reopen_dpo(run: Run, common: Common) -> LanguageJob:
     return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
 
 
-def usable(options: Dpo, checked: Checked) -> list[Pair]:
-    """The pairs to train on; what is dropped or doubtful is said. Raises PairError where nothing is left."""
+def usable(options: Dpo, checked: Checked) -> Sequence[Tokens]:
+    """The pairs to train on, in tokens; what is dropped or doubtful is said. Raises PairError where nothing is left."""
     findings = checked.findings
     if not checked.pairs:
         counts = [f"{n} {kind.replace('_', ' ')}" for kind in UNTEACHING if (n := getattr(findings, kind))]
@@ -207,7 +217,7 @@ def usable(options: Dpo, checked: Checked) -> list[Pair]:
             fate = "dropped" if kind in UNTEACHING else "kept"
             what = f"{count} of {findings.pairs} pairs {fate}, {kind.replace('_', ' ')}"
             console.err.print(f"[dim]{console.escape(f'{what}; the first: {findings.first[kind]}')}[/]", soft_wrap=True)
-    return list(checked.pairs)
+    return checked.tokens
 
 
 def settled(options: Sft | Dpo) -> dict[str, Any]:

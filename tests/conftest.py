@@ -7,8 +7,10 @@ busy machine turn seconds into minutes.
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests reach no network
+os.environ["QUINCUNX_CACHE"] = tempfile.mkdtemp(prefix="quincunx-tests-")  # nor leave anything at home
 
 import torch
 from jaxtyping import install_import_hook

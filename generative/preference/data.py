@@ -39,12 +39,13 @@ class PairData:
 
     Attributes:
         lengths: of prompt, chosen and rejected. int64 [N, 3].
+        flat: all tokens, pair after pair. int64.
     """
 
     def __init__(self, pairs: Sequence[Tokens], reference: Float[Tensor, "N 2"] | None = None) -> None:
         self.lengths = torch.tensor([[len(p.prompt), len(p.chosen), len(p.rejected)] for p in pairs])
         self.reference = torch.zeros(len(pairs), 2) if reference is None else reference
-        self._flat = torch.tensor(
+        self.flat = torch.tensor(
             [number for p in pairs for part in (p.prompt, p.chosen, p.rejected) for number in part]
         )
         self._first = self.lengths.sum(1).cumsum(0) - self.lengths.sum(1)
@@ -57,7 +58,7 @@ class PairData:
         lengths = self.lengths[index]
         inside = _inside(lengths)
         places = self._first[index][:, None] + torch.arange(inside.shape[1])
-        tokens = torch.where(inside, self._flat[places.clamp(max=len(self._flat) - 1)], 0)
+        tokens = torch.where(inside, self.flat[places.clamp(max=len(self.flat) - 1)], 0)
         return {"tokens": tokens, "lengths": lengths, "reference": self.reference[index]}
 
 
@@ -84,29 +85,27 @@ def packed(batch: Batch, *, shared: bool = True) -> tuple[Int64[Tensor, "N"], Co
     return flat[torch.cat(order).to(tokens.device)], row
 
 
-@torch.no_grad()
 def judged(
-    model: Judge, pairs: PairData, *, device: torch.device, tokens: int = 16_384, progress: Progress | None = None
-) -> Float[Tensor, "N 2"]:
-    """What a model says of each side, in nats, on the CPU in float64.
+    model: Judge, pairs: PairData, found: Float[Tensor, "N 2"], *, device: torch.device, tokens: int = 16_384
+) -> Iterator[int]:
+    """Fill in what a model says of each side, in nats, and yield how many pairs are done after each portion.
 
     Args:
         model: in the mode it is in.
         pairs: all are asked.
+        found: float64 on the CPU. Portions in which nothing is nan are done; the others are written.
         device: of the model.
         tokens: at a time, or one pair where that is longer.
-        progress: hears how many pairs are done.
     """
-    found = torch.empty(len(pairs), 2, dtype=torch.float64)
     done = 0
     for index in _portions(pairs.lengths.sum(1), tokens):
-        batch = {name: tensor.to(device) for name, tensor in pairs.batch(index).items()}
-        flat, row = packed(batch)
-        found[index] = row.sums(model.judge(flat, row)).view(-1, 2).double().cpu()
         done += len(index)
-        if progress is not None:
-            progress(done)
-    return found
+        if found[index].isnan().any():
+            batch = {name: tensor.to(device) for name, tensor in pairs.batch(index).items()}
+            with torch.no_grad():
+                flat, row = packed(batch)
+                found[index] = row.sums(model.judge(flat, row)).view(-1, 2).double().cpu()
+        yield done
 
 
 def _portions(size: Int64[Tensor, "N"], most: int) -> Iterator[Int64[Tensor, "B"]]:
