@@ -1,0 +1,139 @@
+"""Folders of causal language models as transformers keeps them: weights in safetensors, a tokenizer, a card.
+
+Read from the disk alone, without code of the folder's own, and in one line where that fails: a folder whose weights do
+not fill the model, or whose tokenizer knows more tokens than the model, would otherwise train in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from generative.saved import ModelError
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with its tokenizer, both of transformers."""
+
+    model: Any
+    tokenizer: Any
+
+    def save(self, folder: Path, card: str) -> None:
+        """Write what `AutoModelForCausalLM.from_pretrained` reads, and the card as README.md."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether it looks like a folder of transformers."""
+    return (
+        (folder / "config.json").is_file()
+        and not (folder / "model.json").is_file()
+        and "model_type" in (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    )
+
+
+def load(folder: Path) -> Pretrained:
+    """The model of a folder in float32 on the CPU, and its tokenizer. Raises ModelError."""
+    logging.disable_progress_bar()
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: no causal language model in safetensors here ({_reason(error)})") from None
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(f"{folder}: {len(missing)} of the model's weights are not here, {missing[0]} the first")
+    if wrong := sorted(str(each) for each in loading.get("mismatched_keys", ())):
+        raise ModelError(f"{folder}: weights of another size than its config.json says, {wrong[0]} the first")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # each kind of tokenizer refuses in its own way
+        raise ModelError(f"{folder}: no tokenizer that transformers can read here ({_reason(error)})") from None
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(f"{folder}: its tokenizer knows {len(tokenizer):,} tokens, its model {rows:,}")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, which ends a completion")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Pretrained(model.eval(), tokenizer)
+
+
+@torch.no_grad()
+def complete(
+    pretrained: Pretrained,
+    prompts: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    batch_size: int = 16,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """The continuation of each prompt, without the end: the likeliest token each time, or with a generator a draw.
+
+    Args:
+        pretrained: asked on the device it is on.
+        prompts: tokens, one at least each.
+        limit: the most tokens to add.
+        batch_size: prompts at a time.
+        generator: for draws from the model at temperature 1, on the CPU.
+    """
+    model, tokenizer, found = pretrained.model, pretrained.tokenizer, list[list[int]]()
+    device = model.get_input_embeddings().weight.device
+    for first in range(0, len(prompts), batch_size):
+        part = prompts[first : first + batch_size]
+        longest = max(map(len, part))
+        tokens = torch.full((len(part), longest), tokenizer.pad_token_id)
+        mask = torch.zeros(tokens.shape, dtype=torch.int64)
+        for row, prompt in enumerate(part):  # filled on the left, so that all go on at the same place
+            tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        found += _continued(model, tokens.to(device), mask.to(device), limit, tokenizer.eos_token_id, generator)
+    return found
+
+
+def _continued(
+    model: Any,
+    tokens: Int64[Tensor, "B T"],
+    mask: Int64[Tensor, "B T"],
+    limit: int,
+    end: int,
+    generator: torch.Generator | None,
+) -> list[list[int]]:
+    cache, ended, added = None, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device), list[Tensor]()
+    asked, position = tokens, (mask.cumsum(1) - 1).clamp(min=0)
+    for _ in range(limit):
+        told = model(
+            input_ids=asked, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        cache, logits = told.past_key_values, told.logits[:, -1].float()
+        if generator is None:
+            token = logits.argmax(-1)
+        else:
+            token = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
+        token = torch.where(ended, end, token)
+        added.append(token)
+        ended = ended | (token == end)
+        if bool(ended.all()):
+            break
+        asked, position = token[:, None], position[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    rows = torch.stack(added, dim=1).tolist() if added else [[] for _ in tokens]
+    return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
