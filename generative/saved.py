@@ -67,6 +67,14 @@ def load(folder: Path, kind: str, make: Callable[[Any], M]) -> tuple[Any, M]:
     return description, module
 
 
+def of_transformers(folder: Path) -> bool:
+    """Whether the folder is one that transformers writes, to say so without loading it."""
+    file = folder / "config.json"
+    if not file.is_file() or (folder / "model.json").is_file():
+        return False
+    return '"model_type"' in file.read_text(encoding="utf-8", errors="replace")
+
+
 def replace(path: Path, payload: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")

@@ -30,6 +30,7 @@ LIMITS: dict[str, Limits] = {
         ["learning_rate", "critic_rate", "alpha", "beta", "clip", "clip_ratio", "clip_range", "seconds"], ((ABOVE, 0),)
     ),
     **dict.fromkeys(["gamma", "lam", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
+    "held_out": ((LEAST, 0), (UNDER, 1)),
     "beta2": ((LEAST, 0), (UNDER, 1)),
     "ema": ((LEAST, 0), (MOST, 0.28)),
 }

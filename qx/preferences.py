@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from accelerate import Accelerator
@@ -28,12 +28,16 @@ from generative.preference.preflight import DOUBTFUL, UNTEACHING, Checked, prefl
 from generative.preference.reference import reference as asked_of
 from generative.preference.reference import usual_folder
 from generative.preference.tokens import Plain, Tokens
+from generative.saved import of_transformers
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
 from qx import maze_report
 from qx.jobs import device_of, finished, show, start, write_result
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
+
+if TYPE_CHECKING:
+    from qx.dpo_pretrained import PretrainedJob
 
 MODEL = ModelConfig()
 SFT_DEFAULTS = TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3)
@@ -60,12 +64,17 @@ class Dpo(Lasting):
     pairs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PAIRS")]
     """A .jsonl or .parquet file, or the folder of a data set, with `prompt`, `chosen` and `rejected`."""
     model: Path
-    """The run of `qx sft` or `qx dpo` to start from; it is also the reference."""
+    """The run of `qx sft` or `qx dpo` to start from, or a folder of a causal language model of transformers; it is also
+    the reference."""
+    limit: int = 1024
+    """Of a model of transformers: the longest sequence in tokens, prompt and completion; what is longer is cut."""
+    held_out: float = 0.05
+    """Of a model of transformers: the share of the pairs that it is judged by, and does not learn from."""
     strict: bool = False
     """Stop at the first row that cannot teach, where by default it is dropped and counted."""
     preference: PreferenceConfig = PREFERENCE
-    """By default DPO with a beta of 1 and an anchor of 1: small models need that, or a beta of 5 and a learning rate of
-    1e-3."""
+    """For the lab's own small models by default DPO with a beta of 1 and an anchor of 1, which they need, or a beta of 5
+    and a learning rate of 1e-3; for a model of transformers DPO with a beta of 0.1."""
     train: TrainConfig = DPO_DEFAULTS
 
 
@@ -84,6 +93,15 @@ class Pairs(Common):
     model: Path | None = None
     """The run of a model that walks mazes: its own mistakes are rejected and a shortest way is chosen. Without one,
     two imperfect demonstrations of a maze are compared."""
+
+
+TRANSFORMERS = Dpo(
+    pairs=Path("PAIRS"),
+    model=Path("FOLDER"),
+    preference=PreferenceConfig(),
+    train=TrainConfig(steps=200, batch_size=16, learning_rate=5e-5, warmup=10),
+)
+"""What suits a model that was trained before, by others, on much."""
 
 
 class LanguageJob:
@@ -165,20 +183,26 @@ def reopen_sft(run: Run, common: Common) -> LanguageJob:
 
 
 def dpo(args: Sequence[str]) -> dict[str, Any]:
-    """`qx dpo PAIRS --model RUN`."""
+    """`qx dpo PAIRS --model RUN_OR_FOLDER`."""
     options = parse(Dpo, args, "qx dpo")
+    if of_transformers(options.model):  # which learns by other steps than a small model from nothing
+        options = parse(Dpo, args, "qx dpo", default=TRANSFORMERS)
     job = prepare_dpo(options)
     _, result = start(job, settled(options), options)
     show(job, result)
     return result
 
 
-def prepare_dpo(options: Dpo) -> LanguageJob:
+def prepare_dpo(options: Dpo) -> LanguageJob | PretrainedJob:
     """The job of `qx dpo`, before anything is written."""
     for name in options.preference.loss:
         choose("loss", name, LOSSES)
     with asked("the loss"):
         objective = DPO(options.preference)
+    if of_transformers(options.model):
+        from qx import dpo_pretrained  # transformers takes seconds to load
+
+        return dpo_pretrained.prepare(options, usable)
     model, tokenizer = load(options.model)
     tokens = usable(options, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
     reference = copy.deepcopy(model).requires_grad_(False).eval()
@@ -200,7 +224,7 @@ def prepare_dpo(options: Dpo) -> LanguageJob:
     return job
 
 
-def reopen_dpo(run: Run, common: Common) -> LanguageJob:
+def reopen_dpo(run: Run, common: Common) -> LanguageJob | PretrainedJob:
     """The job of a run of `qx dpo`."""
     return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
 

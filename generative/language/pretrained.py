@@ -36,15 +36,6 @@ class Pretrained:
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def is_pretrained(folder: Path) -> bool:
-    """Whether it looks like a folder of transformers."""
-    return (
-        (folder / "config.json").is_file()
-        and not (folder / "model.json").is_file()
-        and "model_type" in (folder / "config.json").read_text(encoding="utf-8", errors="replace")
-    )
-
-
 def load(folder: Path) -> Pretrained:
     """The model of a folder in float32 on the CPU, and its tokenizer. Raises ModelError."""
     logging.disable_progress_bar()

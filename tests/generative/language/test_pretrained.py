@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 from transformers import PreTrainedTokenizerFast as Fast
 
 from generative.language.causal import Causal
-from generative.language.pretrained import Pretrained, complete, is_pretrained, load
-from generative.saved import ModelError
+from generative.language.pretrained import Pretrained, complete, load
+from generative.saved import ModelError, of_transformers
 
 WORDS = ["<s>", "</s>", "<pad>", "one", "two", "three", "four", "five"]
 
@@ -53,8 +53,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_saved_is_read_again_here_and_by_transformers(folder: Path) -> None:
     """Also after its attention was exchanged for ours, of which the folder says nothing."""
-    assert is_pretrained(folder)
-    assert not is_pretrained(folder.parent)
+    assert of_transformers(folder)
+    assert not of_transformers(folder.parent)
     found = load(folder)
     Causal(found.model)
     found.save(folder.parent / "again", "card")

@@ -1,0 +1,81 @@
+"""What a preference training of a model of transformers leaves to look at: curves, and a card for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lab import plots
+from lab.run import Run
+
+if TYPE_CHECKING:
+    from generative.preference.preflight import Checked, Findings
+    from qx.preferences import Dpo
+
+
+def draw(run: Run, checked: Checked) -> None:
+    """`report.png`: rewards, accuracy, log-probabilities over updates; and how long both sides are."""
+    lines = run.metrics()
+    step, window = [line["step"] for line in lines], max(1, len(lines) // 40)
+    held = [line for line in lines if "held_out/loss" in line]
+    made, axes = plots.figure(2, 2, width=4.6, height=3.1)
+    for key, name, colour in (("chosen", "chosen", 2), ("rejected", "rejected", 4), ("margins", "margin", 0)):
+        plots.curve(axes[0], step, plots.smooth([line[f"rewards/{key}"] for line in lines], window), name, colour)
+    plots.curve(axes[1], step, plots.smooth([line["rewards/accuracies"] for line in lines], window), "training", 0)
+    plots.label(axes[0], "implicit reward, beta x nats", "update")
+    plots.legend(axes[0])
+    if held:
+        at = [line["step"] for line in held]
+        plots.curve(axes[1], at, [line["held_out/rewards/accuracies"] for line in held], "held out", 1)
+        plots.legend(axes[1])
+    plots.label(axes[1], "share of pairs ranked right", "update")
+    axes[1].set_ylim(0, 1.05)
+    for key, colour in (("chosen", 2), ("rejected", 4)):
+        plots.curve(axes[2], step, plots.smooth([line[f"logps/{key}"] for line in lines], window), key, colour)
+    plots.label(axes[2], "log pi, nats a completion", "update")
+    plots.legend(axes[2])
+    sides = list(zip(*checked.lengths, strict=True))[1:]
+    axes[3].hist(sides, bins=30, color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
+    plots.label(axes[3], "length of completions", "tokens", "pairs")
+    plots.legend(axes[3])
+    plots.save(made, run.path / "report.png")
+
+
+def card(options: Dpo, findings: Findings, result: Mapping[str, Any], said: Sequence[Mapping[str, str]]) -> str:
+    """The model's README: how it was made, what the data held, what it says now."""
+    p, t = options.preference, options.train
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [preference-optimisation, dpo, quincunx]",
+        "---",
+        "",
+        f"# {options.pairs.stem}, from {options.model.name}",
+        "",
+        f"Trained by `qx dpo` on preference pairs: loss {' + '.join(p.loss)}, beta {p.beta:g}, {t.steps:,} updates of "
+        f"{t.batch_size} pairs, learning rate {t.learning_rate:g}, seed {options.seed}.",
+        "",
+        "## The pairs",
+        "",
+        f"{findings.usable:,} of {findings.pairs:,} rows were used. In the mean the chosen have "
+        f"{findings.chosen_length:.1f} tokens and the rejected {findings.rejected_length:.1f}; in "
+        f"{findings.chosen_longer:.0%} of the pairs the chosen one is the longer.",
+        "",
+        *[f"- {name.replace('_', ' ')}: {n:,}" for name, n in findings.counts().items() if isinstance(n, int) and n],
+        "",
+        "## What it learned",
+        "",
+    ]
+    if result.get("held_out"):
+        lines += ["| pairs held out | |", "|---|---|"]
+        lines += [f"| {name} | {result[name]:.4g} |" for name in result if "/" in name or name == "loss"]
+        lines.append("")
+    lines += ["## Before and after", ""]
+    for each in said:
+        lines += [f"**{_line(each['prompt'])}**", "", f"- before: {_line(each['before'])}"]
+        lines += [f"- after: {_line(each['after'])}", ""]
+    return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:400] or "(nothing)"

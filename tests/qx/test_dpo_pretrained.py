@@ -1,0 +1,112 @@
+"""`qx dpo` on folders of transformers: it learns what is preferred, says what the data held, goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedTokenizerFast as Fast
+
+from qx.main import main
+
+WORDS = ["<s>", "</s>", "<pad>", "say", "please", "yes", "no", "maybe", "more", "less"]
+SMALL = ["--steps", "60", "--batch-size", "8", "--learning-rate", "1e-2", "--device", "cpu", "--json"]
+ENDS = {"bos_token_id": 0, "eos_token_id": 1}
+MODELS: dict[str, Any] = {
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            **ENDS,
+        )
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, **ENDS)),  # tied
+}
+
+
+def folder(at: Path, kind: str) -> Path:
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="say"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    draws, model = torch.Generator().manual_seed(0), MODELS[kind]()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.05, generator=draws)
+    model.save_pretrained(at)
+    Fast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>").save_pretrained(at)
+    return at
+
+
+def pairs(at: Path) -> Path:
+    """More is preferred to less, whatever is asked; and three rows that cannot teach."""
+    rows: list[Any] = []
+    for prompt in ("say", "please say", "say please", "please"):
+        for end in ("yes", "no", "maybe", "yes no"):
+            rows.append({"prompt": f"{prompt} ", "chosen": f"{end} more </s>", "rejected": f"{end} less </s>"})
+    rows += [{"prompt": "say ", "chosen": "yes", "rejected": "yes"}, {"prompt": "say"}, [1]]
+    at.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return at
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_it_learns_what_is_preferred_and_leaves_a_model_that_transformers_loads(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ranked right of the four pairs held out: none of them was learned from, and by chance half would be."""
+    model, out = folder(tmp_path / "model", kind), tmp_path / "run"
+    words = ["dpo", str(pairs(tmp_path / "pairs.jsonl")), "--model", str(model), "--held-out", "0.25", *SMALL]
+    assert main([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out.splitlines()[-1])
+    assert (result["learned"], result["held_out"]) == (12, 4)
+    assert result["rewards/accuracies"] == 1.0
+    assert result["rewards/margins"] > 0.5
+    assert result["data"]["usable"] == 16
+    assert "1 of 19 pairs dropped, identical; the first:" in said.err
+    assert "pairs.jsonl:19: [1] where an object" in said.err
+    assert (out / "report.png").stat().st_size > 10_000
+    plain = AutoModelForCausalLM.from_pretrained(out / "model")
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    prompt = tokenizer("please say yes", return_tensors="pt").input_ids
+    told = plain(prompt).logits[0, -1].log_softmax(-1)
+    before = AutoModelForCausalLM.from_pretrained(model)(prompt).logits[0, -1].log_softmax(-1)
+    more, less = tokenizer.convert_tokens_to_ids(["more", "less"])
+    assert told[more] - told[less] > before[more] - before[less] + 1
+    spoken = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert {*spoken[0]} == {"prompt", "before", "after"}
+    card = (out / "model" / "README.md").read_text()
+    assert "16 of 19 rows were used" in card
+    assert "| rewards/accuracies | 1 |" in card
+
+
+def test_a_run_that_was_cut_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    model, file = folder(tmp_path / "model", "gpt2"), pairs(tmp_path / "pairs.jsonl")
+    words = ["dpo", str(file), "--model", str(model), *SMALL]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    assert main([*words, "--out", str(tmp_path / "cut")]) == 0
+    (tmp_path / "cut" / "result.json").unlink()
+    newest = sorted((tmp_path / "cut" / "checkpoint").iterdir())
+    for step in newest:  # as killed before its first checkpoint
+        for part in step.iterdir():
+            part.unlink()
+        step.rmdir()
+    assert main(["resume", str(tmp_path / "cut"), "--device", "cpu"]) == 0
+    whole, cut = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name / "model").state_dict() for name in ("whole", "cut")
+    )
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    words = ["dpo", str(pairs(tmp_path / "pairs.jsonl")), "--model", str(tmp_path / "model"), *SMALL]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "no causal language model in safetensors here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
