@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lab import plots
 from lab.run import Run
 
@@ -35,7 +37,9 @@ def draw(run: Run, checked: Checked) -> None:
     plots.label(axes[2], "log pi, nats a completion", "update")
     plots.legend(axes[2])
     sides = list(zip(*checked.lengths, strict=True))[1:]
-    axes[3].hist(sides, bins=30, color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
+    least, most = (pick(pick(side) for side in sides) for pick in (min, max))
+    edges = np.unique(np.linspace(least, most + 1, 31).round()) - 0.5  # whole tokens
+    axes[3].hist(sides, bins=edges, color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
     plots.label(axes[3], "length of completions", "tokens", "pairs")
     plots.legend(axes[3])
     plots.save(made, run.path / "report.png")

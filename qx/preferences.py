@@ -73,8 +73,8 @@ class Dpo(Lasting):
     strict: bool = False
     """Stop at the first row that cannot teach, where by default it is dropped and counted."""
     preference: PreferenceConfig = PREFERENCE
-    """For the lab's own small models by default DPO with a beta of 1 and an anchor of 1, which they need, or a beta of 5
-    and a learning rate of 1e-3; for a model of transformers DPO with a beta of 0.1."""
+    """For the lab's own small models by default DPO with a beta of 1 and an anchor of 1, which they need, or a beta of
+    5 and a learning rate of 1e-3; for a model of transformers DPO with a beta of 0.1."""
     train: TrainConfig = DPO_DEFAULTS
 
 
