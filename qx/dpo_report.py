@@ -39,7 +39,7 @@ def draw(run: Run, checked: Checked) -> None:
     sides = list(zip(*checked.lengths, strict=True))[1:]
     least, most = (pick(pick(side) for side in sides) for pick in (min, max))
     edges = np.unique(np.linspace(least, most + 1, 31).round()) - 0.5  # whole tokens
-    axes[3].hist(sides, bins=edges, color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
+    axes[3].hist(sides, bins=list(edges), color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
     plots.label(axes[3], "length of completions", "tokens", "pairs")
     plots.legend(axes[3])
     plots.save(made, run.path / "report.png")

@@ -28,7 +28,7 @@ USAGE = """qx - agents on grids, diffusion models, learning from preferences; ev
 
   qx pairs check FILE         what a preference file really holds;  qx pairs mazes: write the embedded one
   qx sft DATA                 train a language model on demonstrations
-  qx dpo PAIRS --model RUN    train it further on preference pairs
+  qx dpo PAIRS --model RUN    train it, or a folder of transformers, further on preference pairs
 
   qx bench worlds|attention|dqn|diffusion
                               ours beside the peers, in one run: steps a second; tokens a second and memory; learning
