@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["not_json", "not_object", "missing_column", "not_string", "empty", "identical"]
 
@@ -33,14 +33,22 @@ def lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
             yield line, parse(row, columns)
 
 
-def parse(row: bytes, columns: Sequence[str]) -> dict[str, str] | Fault:
-    """The columns of one line."""
+def decoded(row: bytes, columns: Sequence[str]) -> dict[str, Any] | Fault:
+    """The object of one line, whatever it holds; `columns` are what was expected in it."""
     try:
         value = json.loads(row.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return Fault("not_json", f"not JSON ({error}); expected an object with {', '.join(columns)}")
     if not isinstance(value, dict):
         return Fault("not_object", f"{show(value)} where an object with {', '.join(columns)} was expected")
+    return value
+
+
+def parse(row: bytes, columns: Sequence[str]) -> dict[str, str] | Fault:
+    """The columns of one line."""
+    value = decoded(row, columns)
+    if isinstance(value, Fault):
+        return value
     for column in columns:
         if column not in value:
             near = difflib.get_close_matches(column, [key for key in value if key not in columns], n=1)

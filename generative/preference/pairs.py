@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generative.jsonl import Fault, show
-from generative.preference.records import RecordError, records
-
-COLUMNS = ("prompt", "chosen", "rejected")
+from generative.preference.records import COLUMNS, RecordError, records
 
 
 class PairError(ValueError):

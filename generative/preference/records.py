@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow
 from pyarrow import ipc, parquet
 
-from generative.jsonl import Fault, show
+from generative.jsonl import Fault, decoded, show
 
+COLUMNS = ("prompt", "chosen", "rejected")
 SPLIT = "train"
 ROWS = 1024  # of a table, that are turned into objects at a time
 Record = tuple[str, dict[str, Any] | Fault]
@@ -38,22 +39,11 @@ def records(path: Path) -> Iterator[Record]:
         raise RecordError(f"{path}: {error.strerror or error}; expected preference pairs") from None
 
 
-def parse(line: bytes) -> dict[str, Any] | Fault:
-    """The object of a line of JSON."""
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return Fault("not_json", f"not JSON ({error}); expected an object with prompt, chosen and rejected")
-    if not isinstance(value, dict):
-        return Fault("not_object", f"{show(value)} where an object with prompt, chosen and rejected was expected")
-    return value
-
-
 def _lines(file: Path) -> Iterator[Record]:
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
-                yield f"{file}:{number}", parse(line)
+                yield f"{file}:{number}", decoded(line, COLUMNS)
 
 
 def _table(file: Path) -> Iterator[Record]:
