@@ -23,6 +23,7 @@ from generative.preference.losses import Preference, PreferenceConfig
 
 PLAIN = PreferenceConfig()
 """DPO with a beta of 0.1."""
+TIE = 1e-4
 
 
 class DPO:
@@ -36,7 +37,8 @@ class DPO:
     Raises ValueError as `losses.Preference` does, for a configuration that asks for what there is not.
 
     Metrics, one number a pair, named as the field names them: `rewards/chosen` and `rewards/rejected` are the implicit
-    rewards beta (log pi - log ref), `rewards/margins` their difference, `rewards/accuracies` 1 where it is positive,
+    rewards beta (log pi - log ref), `rewards/margins` their difference, `rewards/accuracies` 1 where it is positive (by
+    more than `TIE` nats: before the first update it is nothing but rounding),
     `logps/chosen` and `logps/rejected` the policy's log-probabilities in nats, and `loss/preference` is f, the loss
     without the anchor.
     """
@@ -57,7 +59,7 @@ class DPO:
             "rewards/chosen": good,
             "rewards/rejected": bad,
             "rewards/margins": good - bad,
-            "rewards/accuracies": (good > bad).float(),
+            "rewards/accuracies": (good - bad > self.beta * TIE).float(),
             "logps/chosen": chosen,
             "logps/rejected": rejected,
             "loss/preference": value + self.anchor * chosen,
