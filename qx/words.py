@@ -55,9 +55,10 @@ def whole_sentences(kind: Any) -> None:
             for part in docstring_parser.parse_from_object(owner).params
             if part.description
         }
+        hints = typing.get_type_hints(made)  # a field's own type is but its name
         for field in dataclasses.fields(made):
-            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-                kinds.append(field.type)
+            if isinstance(hints[field.name], type) and dataclasses.is_dataclass(hints[field.name]):
+                kinds.append(hints[field.name])
             if field.name in said:
                 help_of = {**field.metadata, "help": " ".join(said[field.name].split())}
                 field.metadata = types.MappingProxyType(help_of)

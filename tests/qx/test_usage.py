@@ -26,6 +26,20 @@ class Inner:
     kind: Literal["a", "b"] = "a"
 
 
+@dataclass(frozen=True)
+class Innermost:
+    rate: float = 1e-3
+    """Larger is faster, and longer than
+    a line of the source."""
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Known by its name alone, as all annotations here are."""
+
+    inner: Innermost
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outer(Generic[C]):
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
@@ -101,6 +115,9 @@ def test_help_is_whole_sentences(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "Where to write, which is longer than a line of the source." in said
     assert "--gamma FLOAT" in said
     assert "None}" not in said
+    with pytest.raises(SystemExit):
+        parse(Nested, ["--help"], "qx x")
+    assert "Larger is faster, and longer than a line of the source." in capsys.readouterr().out
 
 
 def test_the_nearest_name_is_offered() -> None:
