@@ -24,12 +24,12 @@ from lab import console, streams
 from lab.run import Run
 from qx import dpo_report
 from qx.jobs import device_of
+from qx.usable import usable
 
 if TYPE_CHECKING:
     from qx.preferences import Dpo
 
-SPOKEN, DRAWN = 8, 64
-"""Prompts that are continued for the report, and draws that the divergence from the reference is measured by."""
+SPOKEN = 8  # prompts that are continued for the report
 
 
 class PretrainedJob:
@@ -76,7 +76,7 @@ class PretrainedJob:
         """Means over the pairs that are held out."""
         if not self.held:
             return {}
-        policy, sums = self.trainer.bare.eval(), dict[str, Tensor]()
+        policy, sums = self.trainer.result.eval(), dict[str, Tensor]()
         data, objective = PairData(self.held, self.held_reference), self.trainer.objective
         with torch.no_grad():
             for index in torch.split(torch.arange(len(data)), 16):
@@ -87,7 +87,7 @@ class PretrainedJob:
         return {name: total / len(data) for name, total in sums.items()}
 
     def evaluate(self) -> dict[str, Any]:
-        """The pairs held out, and how far the policy has gone from the reference."""
+        """What is said of the pairs held out, and what the file held."""
         found: dict[str, Any] = {name: value.item() for name, value in self._judged().items()}
         findings = self.checked.findings
         return {**found, "learned": len(self.trainer.data), "held_out": len(self.held), "data": findings.counts()}
@@ -96,21 +96,23 @@ class PretrainedJob:
         """`model/`, which transformers loads, `report.png`, and `samples.jsonl`: prompts continued before and after."""
         before = load(self.options.model)
         before.model.to(self.device)
-        said = self._spoken(before)
+        policy = self.trainer.result.eval()  # the moving average, where one is kept
+        assert isinstance(policy, Causal)
+        after = Pretrained(policy.model, self.pretrained.tokenizer)
+        said = self._spoken(before, after)
         (run.path / "samples.jsonl").write_text(
             "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in said), encoding="utf-8"
         )
-        self.pretrained.model.eval()
-        self.pretrained.save(run.path / "model", dpo_report.card(self.options, self.checked.findings, result, said))
+        after.save(run.path / "model", dpo_report.card(self.options, self.checked.findings, result, said))
         dpo_report.draw(run, self.checked)
 
-    def _spoken(self, before: Pretrained) -> list[dict[str, str]]:
+    def _spoken(self, before: Pretrained, after: Pretrained) -> list[dict[str, str]]:
         """Some prompts, the held-out ones first, continued by the reference and by the policy."""
         pairs = [*self.held, *self.checked.tokens][:SPOKEN]
         prompts = [list(pair.prompt) for pair in pairs if pair.prompt]
         limit = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=1)
         decode = self.pretrained.tokenizer.decode
-        told = [complete(each, prompts, limit=limit) for each in (before, self.pretrained)]
+        told = [complete(each, prompts, limit=limit) for each in (before, after)]
         return [
             {"prompt": decode(prompt, skip_special_tokens=True), "before": decode(old), "after": decode(new)}
             for prompt, old, new in zip(prompts, *told, strict=True)
@@ -134,10 +136,10 @@ def divided(tokens: Sequence[Tokens], seed: int, share: float) -> tuple[list[Tok
     return [t for i, t in enumerate(tokens) if i not in held], [t for i, t in enumerate(tokens) if i in held]
 
 
-def prepare(options: Dpo, usable: Any) -> PretrainedJob:
-    """The job, before anything is written; `usable` says what is dropped and gives the pairs in tokens."""
+def prepare(options: Dpo) -> PretrainedJob:
+    """The job, before anything is written."""
     pretrained = load(options.model)
     reach = getattr(pretrained.model.config.get_text_config(), "max_position_embeddings", None)
     limit = options.limit if reach is None else min(options.limit, reach)
     checked = preflight(options.pairs, Tokenised(pretrained.tokenizer), limit, strict=options.strict)
-    return PretrainedJob(options, checked, pretrained, usable(options, checked))
+    return PretrainedJob(options, checked, pretrained, usable(options.pairs, checked))

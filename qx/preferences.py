@@ -23,17 +23,17 @@ from generative.preference import pairs as pair_files
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
-from generative.preference.pairs import PairError
-from generative.preference.preflight import DOUBTFUL, UNTEACHING, Checked, preflight
+from generative.preference.preflight import preflight
 from generative.preference.reference import reference as asked_of
 from generative.preference.reference import usual_folder
-from generative.preference.tokens import Plain, Tokens
+from generative.preference.tokens import Plain
 from generative.saved import of_transformers
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import console, streams
 from lab.run import Run
 from qx import maze_report
 from qx.jobs import device_of, finished, show, start, write_result
+from qx.usable import usable
 from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ def prepare_dpo(options: Dpo) -> LanguageJob | PretrainedJob:
     if of_transformers(options.model):
         from qx import dpo_pretrained  # transformers takes seconds to load
 
-        return dpo_pretrained.prepare(options, usable)
+        return dpo_pretrained.prepare(options)
     model, tokenizer = load(options.model)
-    tokens = usable(options, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
+    tokens = usable(options.pairs, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     device = device_of(options)
     with console.progress("the reference reads", len(tokens)) as bar:
@@ -227,21 +227,6 @@ def prepare_dpo(options: Dpo) -> LanguageJob | PretrainedJob:
 def reopen_dpo(run: Run, common: Common) -> LanguageJob | PretrainedJob:
     """The job of a run of `qx dpo`."""
     return prepare_dpo(dataclasses.replace(from_tree(Dpo, run.config), device=common.device))
-
-
-def usable(options: Dpo, checked: Checked) -> Sequence[Tokens]:
-    """The pairs to train on, in tokens; what is dropped or doubtful is said. Raises PairError where nothing is left."""
-    findings = checked.findings
-    if not checked.pairs:
-        counts = [f"{n} {kind.replace('_', ' ')}" for kind in UNTEACHING if (n := getattr(findings, kind))]
-        why = f": {', '.join(counts)}; the first: {next(iter(findings.first.values()))}" if counts else ""
-        raise PairError(f"{options.pairs}: none of its {findings.pairs} pairs can teach{why}")
-    for kind in (*UNTEACHING, *DOUBTFUL):
-        if count := getattr(findings, kind):
-            fate = "dropped" if kind in UNTEACHING else "kept"
-            what = f"{count} of {findings.pairs} pairs {fate}, {kind.replace('_', ' ')}"
-            console.err.print(f"[dim]{console.escape(f'{what}; the first: {findings.first[kind]}')}[/]", soft_wrap=True)
-    return checked.tokens
 
 
 def settled(options: Sft | Dpo) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from backbones.continuations import Continuations
 from backbones.likelihood import log_probability
+from generative.saved import ModelError
 
 NAME = "quincunx"
 STRANGE = ("s_aux", "softcap")  # of an attention
@@ -36,7 +37,7 @@ AGREE = 1e-3
 """Nats by which a log-probability of some ten tokens may differ from the model's own in float32."""
 
 
-class UnsupportedModelError(ValueError):
+class UnsupportedModelError(ModelError):
     """The model does what a row of continuations cannot honour; the message says what."""
 
 

@@ -126,11 +126,6 @@ class Preference:
             raise ValueError(f"{len(config.weights)} weights for {len(config.loss)} losses: expected one each")
         return config.weights or (1.0,) * len(config.loss)
 
-    @property
-    def refers(self) -> bool:
-        """Whether the reference is looked at."""
-        return not self.config.reference_free and any(loss.kind != "unreferenced" for loss, _ in self.terms)
-
     def __call__(
         self, four: Four, chosen: Int64[Tensor, "B"] | None = None, rejected: Int64[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B"]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from generative.jsonl import Fault
 from generative.language.tokenizer import TokenizerError
 from generative.preference.pairs import Pair, PairError, rows, said
-from generative.preference.tokens import PairTokenizer, TokenisingError, Tokens
+from generative.preference.tokens import PairTokenizer, Tokens
 
 UNREADABLE = ("not_json", "not_object", "missing_column", "not_string", "empty", "identical")
 UNTEACHING = (*UNREADABLE, "not_tokenised", "overlong_prompt", "identical_when_cut")
@@ -134,7 +134,7 @@ def _tokenised(
     """(kind of fault or nothing, message, lengths, tokens)."""
     try:
         whole = tokenizer(pair)
-    except (TokenisingError, TokenizerError) as error:
+    except TokenizerError as error:
         return "not_tokenised", str(error), (0, 0, 0), None
     sizes = (len(whole.prompt), len(whole.chosen), len(whole.rejected))
     part = whole if limit is None else whole.cut(limit)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Protocol, runtime_checkable
 
-from generative.language.tokenizer import Tokenizer
+from generative.language.tokenizer import Tokenizer, TokenizerError
 from generative.preference.pairs import Pair, Text
 
 
-class TokenisingError(ValueError):
+class TokenisingError(TokenizerError):
     """A pair cannot be tokenised; the message says why."""
 
 
