@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.catalog import EXPERIMENTS, GROUPS, NEEDS, NOT_HELD
+from experiments.catalog import EXPERIMENTS, GROUPS, NEEDS, NOT_HELD, NOT_RUN
 from experiments.claim import LONG, Claim, DataError, Finding, Setting
 from lab import console, plots
 from lab.run import RunError, next_free, plain, write_json
@@ -54,7 +54,11 @@ def _listed() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
             **{"name": name, "claim": claim.claim, "source": claim.source, "minutes": claim.minutes},
-            **{"needs": NEEDS.get(name), "holds": name not in NOT_HELD, "group": group_of.get(name, "others")},
+            **{
+                "needs": NEEDS.get(name),
+                "holds": None if name in NOT_RUN else name not in NOT_HELD,
+                "group": group_of.get(name, "others"),
+            },
         }
         for name, (claim, _) in sorted(EXPERIMENTS.items())
     ]
@@ -163,8 +167,8 @@ def _minutes(minutes: float) -> str:
     return "a minute or less" if minutes <= 1 else f"about {minutes:g} minutes"
 
 
-def _held(holds: bool) -> str:
-    return "holds" if holds else "does not hold"
+def _held(holds: bool | None) -> str:
+    return "not yet run" if holds is None else "holds" if holds else "does not hold"
 
 
 def _words(number: float | str) -> str:

@@ -87,6 +87,7 @@ def test_the_list_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert {line.split()[0] for line in lines if "does not hold" in line} == catalog.NOT_HELD
+    assert {line.split()[0] for line in lines if "not yet run" in line} == catalog.NOT_RUN
     for name in catalog.EXPERIMENTS:
         assert sum(line.split()[:1] == [name] for line in lines) == 1
 
