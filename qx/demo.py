@@ -13,7 +13,7 @@ from typing import Any
 from lab import console
 from lab.page import Page
 from lab.run import next_free, write_json
-from qx import agents, diffusion, pairs, preferences
+from qx import agents, diffusion, dpo, pairs, sft
 from qx.jobs import Job, device_of, start
 from qx.usage import Common, Lasting, UsageError, parse, to_tree
 from rl.agents import defaults
@@ -126,13 +126,13 @@ def _preferences(home: Path, options: Demo, page: Page) -> list[tuple[str, str, 
         "judged by breadth-first search on mazes whose walls were never seen. What the pairs teach here is mostly in "
         "their chosen side: plain SFT on it does as well (docs/notebook.md has the controls)."
     )
-    asked = preferences.Sft(data="mazes", **_common(options))
-    first = _run(preferences.prepare_sft(asked), preferences.settled(asked), asked, home / "sft")
+    asked = sft.Sft(data="mazes", **_common(options))
+    first = _run(sft.prepare(asked), sft.settled(asked), asked, home / "sft")
     file = home / "pairs.jsonl"
     pairs.pairs(["mazes", str(file), "--seed", str(options.seed), "--model", str(home / "sft")])
-    tuned = preferences.Dpo(pairs=file, model=home / "sft", **_common(options))
-    job = preferences.prepare_dpo(tuned)
-    second = _run(job, preferences.settled(tuned), tuned, home / "dpo")
+    tuned = dpo.Dpo(pairs=file, model=home / "sft", **_common(options))
+    job = dpo.prepare(tuned)
+    second = _run(job, dpo.settled(tuned), tuned, home / "dpo")
     page.pictures(((home / "dpo" / "report.png").read_bytes(), "Implicit rewards, accuracy, and what came of it"))
     page.pictures(
         (

@@ -28,12 +28,12 @@ from generative.train import Trainer
 from lab import console, streams
 from lab.run import Run
 from qx import dpo_report
-from qx.held_out import divided, means
+from qx.held_out import different, divided, means
 from qx.jobs import device_of
 from qx.usable import usable
 
 if TYPE_CHECKING:
-    from qx.preferences import Dpo
+    from qx.dpo import Dpo
 
 SPOKEN = 8  # prompts that are continued for the report
 LOOKED_AT = 3  # and while it trains
@@ -119,12 +119,11 @@ class PretrainedJob:
 
     def _drifted(self) -> dict[str, float]:
         """KL to the reference, in nats, over what the policy says where it is asked what the pairs ask."""
-        pairs = self._different(DRIFTED)
+        prompts, limit = self._asking(DRIFTED)
         policy = self.trainer.result.eval()
         assert isinstance(policy, Causal)
-        if not pairs:
+        if not prompts:
             return {}
-        prompts, limit = [list(pair.prompt) for pair in pairs], self._room(pairs)
         seed, said = streams.derive(self.options.seed, "drift"), Pretrained(policy.model, self.pretrained.tokenizer)
         told = drawn_pretrained(said, prompts, DRAWS, seed=seed, limit=limit)
         reference = Causal(self.before.model).to(self.device).eval()
@@ -138,16 +137,12 @@ class PretrainedJob:
         found.model.to(self.device)
         return found
 
-    def _different(self, count: int) -> list[Tokens]:
-        """A pair of each prompt, the held-out ones first."""
-        different = {pair.prompt: pair for pair in [*self.checked.tokens, *self.held][::-1] if pair.prompt}
-        return list(different.values())[:count]
-
-    def _room(self, pairs: Sequence[Tokens]) -> int:
-        """The most tokens to say where these are asked: as many as the longest side has, and the model can read."""
-        limit = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=1)
-        reach = getattr(self.pretrained.model.config.get_text_config(), "max_position_embeddings", None)
-        return limit if reach is None else min(limit, reach - max(len(pair.prompt) for pair in pairs))
+    def _asking(self, count: int) -> tuple[list[list[int]], int]:
+        """So many different prompts, and the most tokens to say to them: as many as their longest sides have."""
+        pairs = different([*self.held, *self.checked.tokens], count)
+        longest = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=1)
+        prompts = [list(pair.prompt) for pair in pairs]
+        return prompts, self.pretrained.within(longest, max(map(len, prompts), default=0))
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """`model/`, which transformers loads, `report.png`, and `samples.jsonl`: prompts continued before and after.
@@ -168,8 +163,7 @@ class PretrainedJob:
 
     def _spoken(self, models: Sequence[Pretrained], names: Sequence[str], count: int) -> list[dict[str, str]]:
         """Some prompts, the held-out ones first, continued by each of the models."""
-        pairs = self._different(count)
-        prompts, limit = [list(pair.prompt) for pair in pairs], self._room(pairs) if pairs else 1
+        prompts, limit = self._asking(count)
         decode = self.pretrained.tokenizer.decode
         told = [complete(each, prompts, limit=limit) for each in models]
         return [
@@ -199,7 +193,6 @@ def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 def prepare(options: Dpo) -> PretrainedJob:
     """The job, before anything is written."""
     pretrained = load(options.model)
-    reach = getattr(pretrained.model.config.get_text_config(), "max_position_embeddings", None)
-    limit = options.limit if reach is None else min(options.limit, reach)
+    limit = pretrained.within(options.limit)
     checked = preflight(options.pairs, Tokenised(pretrained.tokenizer), limit, strict=options.strict)
     return PretrainedJob(options, checked, pretrained, usable(options.pairs, checked))

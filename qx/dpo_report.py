@@ -10,37 +10,24 @@ from matplotlib.ticker import MaxNLocator
 
 from lab import plots
 from lab.run import Run
+from qx.curves import SIDES, Curves
 
 if TYPE_CHECKING:
     from generative.preference.preflight import Checked, Findings
-    from qx.preferences import Dpo
+    from qx.dpo import Dpo
 
 
 def draw(run: Run, checked: Checked) -> None:
     """`report.png`: rewards, accuracy, log-probabilities over updates; and how long both sides are."""
-    lines = run.metrics()
-    step, window = [line["step"] for line in lines], max(1, len(lines) // 40)
-    held = [line for line in lines if "held_out/loss" in line]
+    curves = Curves(run)
     made, axes = plots.figure(2, 2, width=4.6, height=3.1)
-    for key, name, colour in (("chosen", "chosen", 2), ("rejected", "rejected", 4), ("margins", "margin", 0)):
-        plots.curve(axes[0], step, plots.smooth([line[f"rewards/{key}"] for line in lines], window), name, colour)
-    plots.curve(axes[1], step, plots.smooth([line["rewards/accuracies"] for line in lines], window), "training", 0)
-    plots.label(axes[0], "implicit reward, beta x nats", "update")
-    plots.legend(axes[0])
-    if held:
-        at = [line["step"] for line in held]
-        plots.curve(axes[1], at, [line["held_out/rewards/accuracies"] for line in held], "held out", 1)
-        plots.legend(axes[1])
-    plots.label(axes[1], "share of pairs ranked right", "update")
-    axes[1].set_ylim(0, 1.05)
-    for key, colour in (("chosen", 2), ("rejected", 4)):
-        plots.curve(axes[2], step, plots.smooth([line[f"logps/{key}"] for line in lines], window), key, colour)
-    plots.label(axes[2], "log pi, nats a completion", "update")
-    plots.legend(axes[2])
+    curves.sides(axes[0], "rewards", "implicit reward, beta x nats", margin=True)
+    curves.ranked(axes[1])
+    curves.sides(axes[2], "logps", "log pi, nats a completion")
     sides = list(zip(*checked.lengths, strict=True))[1:]
     least, most = (pick(pick(side) for side in sides) for pick in (min, max))
     edges = np.unique(np.linspace(least, most + 1, 31).round()) - 0.5  # whole tokens
-    axes[3].hist(sides, bins=list(edges), color=[plots.COLOURS[2], plots.COLOURS[4]], label=["chosen", "rejected"])
+    axes[3].hist(sides, bins=list(edges), color=[plots.COLOURS[c] for c in SIDES.values()], label=list(SIDES))
     axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
     plots.label(axes[3], "length of completions", "tokens", "pairs")
     plots.legend(axes[3])

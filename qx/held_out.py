@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from generative.objective import Data, Objective
+from generative.preference.tokens import Tokens
 from lab import streams
 
 T = TypeVar("T")
@@ -20,6 +21,15 @@ def divided(samples: Sequence[T], seed: int, share: float) -> tuple[list[T], lis
     count = min(int(share * len(samples)), len(samples) - 1)
     held = set(order[:count])
     return [s for i, s in enumerate(samples) if i not in held], [s for i, s in enumerate(samples) if i in held]
+
+
+def different(tokens: Iterable[Tokens], count: int) -> list[Tokens]:
+    """The first of each prompt that is not empty, so many at most."""
+    found: dict[tuple[int, ...], Tokens] = {}
+    for each in tokens:
+        if each.prompt:
+            found.setdefault(each.prompt, each)
+    return list(found.values())[:count]
 
 
 @torch.no_grad()

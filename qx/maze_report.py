@@ -14,6 +14,7 @@ from generative.language.model import LanguageModel
 from generative.language.tokenizer import CharacterTokenizer
 from lab import plots
 from lab.run import Run
+from qx.curves import Curves
 
 HELD_OUT = 1000  # mazes; the same for every model, whatever the seed of its run
 LONGEST = 40  # moves a model may make
@@ -56,25 +57,14 @@ def draw(
     tokenizer: CharacterTokenizer | None,
 ) -> None:
     """`report.png`: what was logged, success before and after, and some walks. Without mazes, what was logged alone."""
-    lines = run.metrics()
+    curves = Curves(run)
     made, axes = plots.figure(1, 3 if tokenizer is not None else 2, width=4.2, height=3.1)
-    step = [line["step"] for line in lines]
-    window = max(1, len(lines) // 40)
     if before is not None:
-        for i, (key, label) in enumerate((("rewards/chosen", "chosen"), ("rewards/rejected", "rejected"))):
-            plots.curve(axes[0], step, plots.smooth([line[key] for line in lines], window), label, colour=(2, 4)[i])
-        plots.curve(axes[0], step, plots.smooth([line["rewards/margins"] for line in lines], window), "margin")
-        plots.label(axes[0], "implicit reward, beta x nats", "update")
-        plots.legend(axes[0])
-        accuracy = plots.smooth([line["rewards/accuracies"] for line in lines], window)
-        plots.curve(axes[1], step, accuracy, "share of pairs ranked right")
-        plots.label(axes[1], "reward accuracy", "update")
-        axes[1].set_ylim(0, 1.05)
+        curves.sides(axes[0], "rewards", "implicit reward, beta x nats", margin=True)
+        curves.ranked(axes[1])
     else:
-        plots.curve(axes[0], step, plots.smooth([line["loss"] for line in lines], window))
-        plots.label(axes[0], "loss, nats a completion", "update")
-        plots.curve(axes[1], step, plots.smooth([line["nll_per_token"] for line in lines], window))
-        plots.label(axes[1], "loss, nats a token", "update")
+        curves.learned(axes[0], "loss", "loss, nats a completion")
+        curves.learned(axes[1], "nll_per_token", "loss, nats a token")
     if tokenizer is not None:
         _bars(axes[2], result)
     plots.save(made, run.path / "report.png")

@@ -15,7 +15,7 @@ from generative.preference.preflight import preflight
 from lab import console
 from qx import pairs_report
 from qx.jobs import device_of, write_result
-from qx.preferences import load
+from qx.language import load
 from qx.usage import Answering, UsageError, parse
 
 

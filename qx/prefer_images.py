@@ -24,13 +24,14 @@ from generative.train import TensorData
 from lab import console, plots, streams
 from lab.run import Run
 from qx import diffusion_progress as progress
+from qx.curves import Curves
 from qx.diffusion_open import model_folder, opened
 from qx.diffusion_report import stock_folder
 from qx.jobs import device_of
 from qx.usage import UsageError, asked
 
 if TYPE_CHECKING:
-    from qx.preferences import Dpo
+    from qx.dpo import Dpo
 
 NAME = "thick-digits"
 OF_WORDS = ("limit", "strict", "lora_rank", "lora_alpha", "checkpointing")  # options of language models
@@ -132,7 +133,10 @@ class ThickJob:
             plots.curve(axes[2], list(range(len(found["ink_by_class"]))), found["ink_by_class"], name, colour)
         plots.label(axes[2], "ink, 0 to 1", "digit")
         plots.legend(axes[2])
-        curves(run, axes[3:])
+        curves = Curves(run, points=20)
+        curves.sides(axes[3], "rewards", "implicit reward (surrogate)", margin=True)
+        curves.ranked(axes[4])
+        curves.learned(axes[5], "loss", "loss")
         plots.save(made, run.path / "report.png")
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -147,23 +151,6 @@ class ThickJob:
             ("pictures", str(path / "report.png")),
             ("model", str(path / "model")),
         ]
-
-
-def curves(run: Run, axes: list[Any]) -> None:
-    """Implicit rewards, the share of pairs ranked right, and the loss, over updates."""
-    lines = run.metrics()
-    step, window = [line["step"] for line in lines], max(1, len(lines) // 20)
-    held = [line for line in lines if "held_out/loss" in line]
-    for key, name, colour in (("chosen", "chosen", 2), ("rejected", "rejected", 4), ("margins", "margin", 0)):
-        plots.curve(axes[0], step, plots.smooth([line[f"rewards/{key}"] for line in lines], window), name, colour)
-    plots.label(axes[0], "implicit reward (surrogate)", "update")
-    plots.legend(axes[0])
-    for ax, key, title in ((axes[1], "rewards/accuracies", "share of pairs ranked right"), (axes[2], "loss", "loss")):
-        plots.curve(ax, step, plots.smooth([line[key] for line in lines], window), "training", 0)
-        if held:
-            plots.curve(ax, [line["step"] for line in held], [line[f"held_out/{key}"] for line in held], "held out", 1)
-        plots.label(ax, title, "update")
-        plots.legend(ax)
 
 
 @contextlib.contextmanager

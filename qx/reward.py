@@ -21,9 +21,10 @@ from generative.saved import of_transformers
 from generative.train import TrainConfig, Trainer
 from lab import plots
 from lab.run import Run
+from qx.curves import Curves
 from qx.held_out import divided, means
 from qx.jobs import device_of, show, start
-from qx.preferences import folder_of, load
+from qx.language import folder_of, load
 from qx.usable import usable
 from qx.usage import Common, Lasting, from_tree, parse, to_tree
 
@@ -161,7 +162,6 @@ def pretrained(folder: Path) -> Body:
     from generative.preference.reward_pretrained import rewarding
 
     found = folders.load(folder)
-    reach = getattr(found.model.config.get_text_config(), "max_position_embeddings", None)
 
     def scorer(tried: Tokens) -> nn.Module:
         body = causal.Causal(found.model)
@@ -171,7 +171,7 @@ def pretrained(folder: Path) -> Body:
     def keep(trained: Any, at: Path, words: str) -> None:
         folders.Pretrained(trained.model, found.tokenizer).save(at, words)
 
-    return Body(Tokenised(found.tokenizer), reach, scorer, keep)
+    return Body(Tokenised(found.tokenizer), found.reach, scorer, keep)
 
 
 def card(options: Reward, result: Mapping[str, Any]) -> str:
@@ -203,19 +203,9 @@ def card(options: Reward, result: Mapping[str, Any]) -> str:
 
 def draw(run: Run) -> None:
     """`report.png`: scores, accuracy and loss over updates."""
-    lines = run.metrics()
-    step, window = [line["step"] for line in lines], max(1, len(lines) // 40)
-    held = [line for line in lines if "held_out/loss" in line]
+    curves = Curves(run)
     made, axes = plots.figure(1, 3, width=4.2, height=3.1)
-    for key, colour in (("chosen", 2), ("rejected", 4)):
-        plots.curve(axes[0], step, plots.smooth([line[f"rewards/{key}"] for line in lines], window), key, colour)
-    plots.label(axes[0], "reward", "update")
-    for ax, key, words in ((axes[1], "rewards/accuracies", "share of pairs ranked right"), (axes[2], "loss", "loss")):
-        plots.curve(ax, step, plots.smooth([line[key] for line in lines], window), "training", 0)
-        if held:
-            plots.curve(ax, [line["step"] for line in held], [line[f"held_out/{key}"] for line in held], "held out", 1)
-        plots.label(ax, words, "update")
-    axes[1].set_ylim(0, 1.05)
-    for ax in axes:
-        plots.legend(ax)
+    curves.sides(axes[0], "rewards", "reward")
+    curves.ranked(axes[1])
+    curves.learned(axes[2], "loss", "loss")
     plots.save(made, run.path / "report.png")

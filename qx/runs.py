@@ -13,15 +13,15 @@ import tyro
 
 from lab import checkpoint, console
 from lab.run import Run, plain
-from qx import agents, diffusion, preferences, reward
+from qx import agents, diffusion, dpo, reward, sft
 from qx.jobs import Job, carry_on, finished, show, take_up, write_result
 from qx.usage import Common, Lasting, UsageError, parse
 
 JOBS: dict[str, Callable[[Run, Common], Job]] = {
     "train": agents.reopen,
     "diffuse": diffusion.reopen,
-    "sft": preferences.reopen_sft,
-    "dpo": preferences.reopen_dpo,
+    "sft": sft.reopen,
+    "dpo": dpo.reopen,
     "reward": reward.reopen,
 }
 """How each command's job is prepared again from its run directory."""

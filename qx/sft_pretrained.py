@@ -18,11 +18,11 @@ from generative.language.causal import Causal, check
 from generative.language.demonstrations import DemonstrationData, Demonstrations, FineTuning, read
 from generative.language.pretrained import Pretrained, complete, load
 from generative.preference.tokens import Pretrained as Tokenised
-from generative.preference.tokens import Tokens
 from generative.train import TrainConfig, Trainer
 from lab import console, plots
 from lab.run import Run
-from qx.held_out import divided, means
+from qx.curves import Curves
+from qx.held_out import different, divided, means
 from qx.jobs import device_of, show, start
 from qx.usage import Common, Lasting, from_tree, parse, to_tree
 
@@ -56,7 +56,7 @@ class SftPretrainedJob:
         self.options, self.told, self.device = options, told, device_of(options)
         self.inputs: tuple[Path, ...] = (options.data, options.model)
         self.name, self.total = options.data.stem, options.train.steps
-        self.tokenizer, self.reach = pretrained.tokenizer, reach(pretrained)
+        self.pretrained = pretrained
         model = Causal(pretrained.model)
         check(model, list(told.tokens[0].prompt), list(told.tokens[0].chosen))
         learned, self.held = divided(told.tokens, options.seed, options.held_out)
@@ -103,24 +103,23 @@ class SftPretrainedJob:
         said = self._spoken()
         lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in said]
         (run.path / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-        Pretrained(self.after.model, self.tokenizer).save(run.path / "model", card(self.options, result, said))
+        Pretrained(self.after.model, self.pretrained.tokenizer).save(
+            run.path / "model", card(self.options, result, said)
+        )
         draw(run)
 
     def _spoken(self) -> list[dict[str, str]]:
         """Some different prompts, the held-out ones first, as they were demonstrated and as they are continued."""
-        different: dict[tuple[int, ...], Tokens] = {}
-        for each in (*self.held, *self.told.tokens):
-            if each.prompt:
-                different.setdefault(each.prompt, each)
-        shown = list(different.values())[:SPOKEN]
-        limit = max((len(each.chosen) for each in shown), default=1)
-        if self.reach is not None:
-            limit = min(limit, self.reach - max((len(each.prompt) for each in shown), default=0))
+        shown = different((*self.held, *self.told.tokens), SPOKEN)
+        longest = max((len(each.chosen) for each in shown), default=1)
+        limit = self.pretrained.within(longest, max((len(each.prompt) for each in shown), default=0))
         told = [
-            complete(Pretrained(each.model, self.tokenizer), [list(one.prompt) for one in shown], limit=limit)
+            complete(
+                Pretrained(each.model, self.pretrained.tokenizer), [list(one.prompt) for one in shown], limit=limit
+            )
             for each in (self.before, self.after)
         ]
-        decode = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
+        decode = functools.partial(self.pretrained.tokenizer.decode, skip_special_tokens=True)
         return [
             {
                 "prompt": decode(list(one.prompt)),
@@ -162,19 +161,11 @@ def reopen(run: Run, common: Common) -> SftPretrainedJob:
 def prepare(options: SftPretrained) -> SftPretrainedJob:
     """The job, before anything is written. What is cut or left out is said."""
     pretrained = load(options.model)
-    most = reach(pretrained)
-    limit = options.limit if most is None else min(options.limit, most)
-    told = read(options.data, Tokenised(pretrained.tokenizer), limit)
+    told = read(options.data, Tokenised(pretrained.tokenizer), pretrained.within(options.limit))
     for kind, places in told.doubts.items():
         words = f"{len(places)} demonstrations {kind}; the first: {places[0]}"
         console.err.print(f"[dim]{console.escape(words)}[/]", soft_wrap=True)
     return SftPretrainedJob(options, told, pretrained)
-
-
-def reach(pretrained: Pretrained) -> int | None:
-    """The longest sequence in tokens that the model can read, where it says so."""
-    found: int | None = getattr(pretrained.model.config.get_text_config(), "max_position_embeddings", None)
-    return found
 
 
 def card(options: SftPretrained, result: Mapping[str, Any], said: Sequence[Mapping[str, str]]) -> str:
@@ -205,14 +196,8 @@ def card(options: SftPretrained, result: Mapping[str, Any], said: Sequence[Mappi
 
 def draw(run: Run) -> None:
     """`report.png`: the loss of a completion and of a token over updates."""
-    lines = run.metrics()
-    step, window = [line["step"] for line in lines], max(1, len(lines) // 40)
-    held = [line for line in lines if "held_out/loss" in line]
+    curves = Curves(run)
     made, axes = plots.figure(1, 2, width=4.6, height=3.1)
-    for ax, key, words in ((axes[0], "loss", "nats a completion"), (axes[1], "nll_per_token", "nats a token")):
-        plots.curve(ax, step, plots.smooth([line[key] for line in lines], window), "training", 0)
-        if held:
-            plots.curve(ax, [line["step"] for line in held], [line[f"held_out/{key}"] for line in held], "held out", 1)
-        plots.label(ax, words, "update")
-        plots.legend(ax)
+    curves.learned(axes[0], "loss", "nats a completion")
+    curves.learned(axes[1], "nll_per_token", "nats a token")
     plots.save(made, run.path / "report.png")

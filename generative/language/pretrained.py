@@ -28,6 +28,16 @@ class Pretrained:
     model: Any
     tokenizer: Any
 
+    @property
+    def reach(self) -> int | None:
+        """The longest sequence in tokens that the model can read, where it says so."""
+        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return found
+
+    def within(self, limit: int, besides: int = 0) -> int:
+        """The limit, or less where the model cannot read as many tokens beside so many others."""
+        return limit if self.reach is None else min(limit, self.reach - besides)
+
     def save(self, folder: Path, card: str) -> None:
         """Write what `AutoModelForCausalLM.from_pretrained` reads, and the card as README.md."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from generative.train import TrainConfig
 from lab import checkpoint, streams, tree
 from lab.run import Run
 from qx import jobs, prefer_images
+from qx.dpo import Dpo
 from qx.main import main
-from qx.preferences import Dpo
 from qx.usage import UsageError, to_tree
 
 
