@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.claim import Claim, Finding, Number, Setting
-from experiments.preferred_mazes import (
+from experiments.maze_course import (
     LONGEST,
     SIZES,
     TOKENIZER,
@@ -37,14 +37,13 @@ from experiments.preferred_mazes import (
     Tell,
     counter,
     demonstrated,
-    holds,
-    interval,
-    points,
     referred,
     score,
     taught,
     unseen,
 )
+from experiments.preferred_mazes import holds
+from experiments.students import interval, points
 from generative.language.generate import complete
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO

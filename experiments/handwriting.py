@@ -24,7 +24,6 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
 from torch import Tensor, nn
 
 from backbones import cost
@@ -35,6 +34,7 @@ from backbones.recurrent import Recurrent
 from backbones.vision import ViT
 from experiments.claim import Claim, Finding, Number, Setting
 from experiments.classify import TILES, Classify, misread, mosaic, read
+from experiments.students import quantile
 from generative.diffusion.data import digits
 from generative.train import TensorData, TrainConfig, Trainer
 from lab import plots, streams
@@ -171,11 +171,6 @@ def judge(readings: dict[str, Reading], splits: Sequence[tuple[TensorData, Tenso
 def fewer(errors: Float[Tensor, "splits"], rivals: Sequence[Float[Tensor, "splits"]], share: float) -> bool:
     """Whether these errors are fewer than each rival's, by more than chance explains (the top of the file)."""
     return all(distance(rival - errors, share) > quantile(len(errors)) for rival in rivals)
-
-
-def quantile(splits: int) -> float:
-    """What Student's t of splits - 1 degrees exceeds once in forty."""
-    return float(stats.t.ppf(0.975, splits - 1))
 
 
 def spread(values: Float[Tensor, "splits"], share: float) -> float:

@@ -17,7 +17,6 @@ updates, with other pairs of the same prompts.
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 import textwrap
@@ -29,12 +28,12 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Float64
 from matplotlib.figure import Figure
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
 from torch import Tensor
 
 from backbones.convert import llama
 from experiments import stories
 from experiments.claim import Claim, Finding, Number, Setting
+from experiments.students import half
 from generative.language.causal import Causal
 from generative.language.model import LanguageModel
 from generative.language.pieces import PieceTokenizer
@@ -230,11 +229,6 @@ def chosen(learning: dict[float, tuple[float, float]]) -> float:
     """Of beta -> (KL, score) the beta of the highest score within the bound; where none is, of the least KL."""
     within = {beta: score for beta, (kl, score) in learning.items() if kl <= BOUND}
     return max(within, key=within.__getitem__) if within else min(learning, key=lambda beta: learning[beta][0])
-
-
-def half(value: Float64[Tensor, "B"]) -> float:
-    """Half of the 95% interval of a mean over prompts, by Student's t."""
-    return float(stats.t.ppf(0.975, len(value) - 1)) * value.std().item() / math.sqrt(len(value))
 
 
 def row(name: str, told: Told, moved: Drift | None) -> list[str]:

@@ -19,39 +19,45 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.claim import Claim, Finding, Number, Setting
-from generative.language import mazes
+from experiments.maze_course import (
+    LONGEST,
+    SIZES,
+    TOKENIZER,
+    Score,
+    Sizes,
+    Tell,
+    counter,
+    demonstrated,
+    referred,
+    score,
+    taught,
+    unseen,
+)
+from experiments.students import interval, points
 from generative.language.generate import complete
-from generative.language.model import LanguageModel, ModelConfig
+from generative.language.model import LanguageModel
 from generative.language.sft import SFT, encode
-from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.best import best, divergence, drawn, scored
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO
 from generative.preference.losses import PreferenceConfig
 from generative.preference.mazes import corrected
 from generative.preference.pairs import Pair
-from generative.preference.reference import reference
 from generative.preference.reward import BradleyTerry, RewardModel
 from generative.preference.tokens import Plain
-from generative.train import Data, Objective, TrainConfig, Trainer
+from generative.train import Data, Objective, TrainConfig
 from lab import plots, streams
 
-LONGEST = 40  # moves a model may make
 DRAWS = (4, 16)  # n
-TOKENIZER = CharacterTokenizer(mazes.ALPHABET)
 GAINS = (("DPO", "success"), ("DPO", "optimal"), ("DPO alone", "success"))
 WORDS = {"success": "mazes solved", "optimal": "solved ones walked by a shortest way"}
 
@@ -63,65 +69,6 @@ CLAIM = Claim(
     stated={f"{who}: gain in {WORDS[what]}, lower end of 95%": "> 0" for who, what in GAINS},
     minutes=16.0,
 )
-
-M = TypeVar("M", bound=nn.Module)
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much of everything.
-
-    Attributes:
-        examples: demonstrations.
-        pairs: to learn from.
-        held: pairs besides, 1 or more, by which the reward model is judged.
-        judged: mazes.
-        first: how the demonstrations are learned.
-        second: how everything after them is learned.
-        alone: how DPO without an anchor is learned.
-        seeds: courses.
-        model: what learns.
-    """
-
-    examples: int
-    pairs: int
-    held: int
-    judged: int
-    first: TrainConfig
-    second: TrainConfig
-    alone: TrainConfig
-    seeds: int
-    model: ModelConfig
-
-    @property
-    def updates(self) -> int:
-        """Of all courses."""
-        return self.seeds * (self.first.steps + 3 * self.second.steps + self.alone.steps)
-
-
-SIZES = Sizes(
-    examples=40_000,
-    pairs=8_000,
-    held=400,
-    judged=1_000,
-    first=TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3),
-    second=TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20),
-    alone=TrainConfig(steps=700, batch_size=32, learning_rate=1e-3, warmup=20),
-    seeds=5,
-    model=ModelConfig(),
-)
-"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a set of walks is worth."""
-
-    success: float
-    """The share that reach the goal."""
-    optimal: float
-    """The share of these that are shortest."""
 
 
 def run(setting: Setting) -> Finding:
@@ -163,64 +110,6 @@ def course(seed: int, sizes: Sizes, device: torch.device, tell: Tell) -> tuple[d
     return scores | best_of(model, reward, texts, seed, device), ranked_right(reward, held, device)
 
 
-def demonstrated(
-    seed: int, examples: int, size: ModelConfig, train: TrainConfig, device: torch.device, tell: Tell
-) -> LanguageModel:
-    """The model that everything begins with: a new one, taught by demonstrations."""
-    walks = mazes.demonstrations(seed, examples)
-    data = encode(TOKENIZER, [text for text, _ in walks], [moves for _, moves in walks])
-    model = size.make(TOKENIZER.size, streams.generator(seed, "weights"))
-    return taught(model, SFT(), data, train, seed, device, tell, "demonstrations")
-
-
-def taught(
-    model: M,
-    objective: Objective,
-    data: Data,
-    train: TrainConfig,
-    seed: int,
-    device: torch.device,
-    tell: Tell,
-    note: str,
-) -> M:
-    """The model itself, trained."""
-    trainer = Trainer(model, objective, data, train, seed=seed, accelerator=Accelerator(cpu=device.type == "cpu"))
-    for _, metrics in trainer.run():
-        tell(f"{note}, loss {metrics['loss'].item():.3f}")
-    return model.eval()
-
-
-def counter(setting: Setting, total: int) -> Tell:
-    """What is told of every update, of so many in all, and reports how far that is."""
-    done = 0
-
-    def tell(note: str) -> None:
-        nonlocal done
-        done += 1
-        setting.report(done / total, note)
-
-    return tell
-
-
-def referred(model: LanguageModel, pairs: Sequence[Pair], device: torch.device) -> PairData:
-    """The pairs in tokens, with what the model says of each side before it learns from them."""
-    tokens = [Plain(TOKENIZER)(pair) for pair in pairs]
-    return PairData(tokens, reference(model, PairData(tokens), model.transformer.arguments, device=device))
-
-
-def unseen(seed: int, count: int) -> list[str]:
-    """Mazes to be judged on: drawn from the side that is never trained on."""
-    root = streams.derive(seed, "judged")
-    return [mazes.draw(root, index, test=True) for index in range(count)]
-
-
-def score(texts: Sequence[str], walks: Sequence[str]) -> Score:
-    """Judged by breadth-first search."""
-    found = [mazes.judge(text, moves) for text, moves in zip(texts, walks, strict=True)]
-    reached = sum(walk.valid for walk in found)
-    return Score(reached / len(found), sum(walk.optimal for walk in found) / max(reached, 1))
-
-
 def best_of(
     model: LanguageModel, reward: RewardModel, texts: Sequence[str], seed: int, device: torch.device
 ) -> dict[str, Score]:
@@ -243,15 +132,6 @@ def ranked_right(reward: RewardModel, pairs: Sequence[Pair], device: torch.devic
     batch = PairData([Plain(TOKENIZER)(pair) for pair in pairs]).batch(index)
     told = BradleyTerry().loss(reward, {name: tensor.to(device) for name, tensor in batch.items()}, index.to(device))
     return told.metrics["rewards/accuracies"].mean().item()
-
-
-def interval(values: Float64[Tensor, "seeds"]) -> tuple[float, float, float]:
-    """Mean, and Student's 95% interval around it; of one seed it is all numbers."""
-    mean, count = values.mean().item(), len(values)
-    if count < 2:
-        return mean, -math.inf, math.inf
-    half = float(stats.t.ppf(0.975, count - 1)) * values.std().item() / math.sqrt(count)
-    return mean, mean - half, mean + half
 
 
 def columns(scores: Sequence[Mapping[str, Score]]) -> dict[str, dict[str, Float64[Tensor, "seeds"]]]:
@@ -295,12 +175,6 @@ def judge(scores: Sequence[Mapping[str, Score]], ranked: Sequence[float], sizes:
 def holds(*lower: float) -> bool:
     """The rule."""
     return all(low > 0 for low in lower)
-
-
-def points(gain: Float64[Tensor, "seeds"]) -> str:
-    """A difference of shares in hundredths, with its interval."""
-    mean, low, high = (100 * value for value in interval(gain))
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def spread(values: Float64[Tensor, "seeds"]) -> tuple[str, str]:

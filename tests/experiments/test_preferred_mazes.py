@@ -12,7 +12,9 @@ import torch
 from experiments import corrupted_mazes, preferred_mazes
 from experiments.claim import Setting
 from experiments.corrupted_mazes import SHARES, exchanged, wrong
-from experiments.preferred_mazes import TOKENIZER, Score, Sizes, columns, interval, judge, unseen
+from experiments.maze_course import TOKENIZER, Score, Sizes, unseen
+from experiments.preferred_mazes import columns, judge
+from experiments.students import interval
 from generative.language import mazes
 from generative.language.model import ModelConfig
 from generative.preference.pairs import Pair

@@ -1,0 +1,146 @@
+"""A course in walking mazes: a small model taught by demonstrations, then by pairs that correct it, then judged.
+
+`preferred_mazes` and `corrupted_mazes` are courses that differ in what comes after the demonstrations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from experiments.claim import Setting
+from generative.language import mazes
+from generative.language.model import LanguageModel, ModelConfig
+from generative.language.sft import SFT, encode
+from generative.language.tokenizer import CharacterTokenizer
+from generative.preference.data import PairData
+from generative.preference.pairs import Pair
+from generative.preference.reference import reference
+from generative.preference.tokens import Plain
+from generative.train import Data, Objective, TrainConfig, Trainer
+from lab import streams
+
+LONGEST = 40  # moves a model may make
+TOKENIZER = CharacterTokenizer(mazes.ALPHABET)
+
+M = TypeVar("M", bound=nn.Module)
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        examples: demonstrations.
+        pairs: to learn from.
+        held: pairs besides, 1 or more, by which the reward model is judged.
+        judged: mazes.
+        first: how the demonstrations are learned.
+        second: how everything after them is learned.
+        alone: how DPO without an anchor is learned.
+        seeds: courses.
+        model: what learns.
+    """
+
+    examples: int
+    pairs: int
+    held: int
+    judged: int
+    first: TrainConfig
+    second: TrainConfig
+    alone: TrainConfig
+    seeds: int
+    model: ModelConfig
+
+    @property
+    def updates(self) -> int:
+        """Of all courses."""
+        return self.seeds * (self.first.steps + 3 * self.second.steps + self.alone.steps)
+
+
+SIZES = Sizes(
+    examples=40_000,
+    pairs=8_000,
+    held=400,
+    judged=1_000,
+    first=TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3),
+    second=TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20),
+    alone=TrainConfig(steps=700, batch_size=32, learning_rate=1e-3, warmup=20),
+    seeds=5,
+    model=ModelConfig(),
+)
+"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a set of walks is worth."""
+
+    success: float
+    """The share that reach the goal."""
+    optimal: float
+    """The share of these that are shortest."""
+
+
+def demonstrated(
+    seed: int, examples: int, size: ModelConfig, train: TrainConfig, device: torch.device, tell: Tell
+) -> LanguageModel:
+    """The model that everything begins with: a new one, taught by demonstrations."""
+    walks = mazes.demonstrations(seed, examples)
+    data = encode(TOKENIZER, [text for text, _ in walks], [moves for _, moves in walks])
+    model = size.make(TOKENIZER.size, streams.generator(seed, "weights"))
+    return taught(model, SFT(), data, train, seed, device, tell, "demonstrations")
+
+
+def taught(
+    model: M,
+    objective: Objective,
+    data: Data,
+    train: TrainConfig,
+    seed: int,
+    device: torch.device,
+    tell: Tell,
+    note: str,
+) -> M:
+    """The model itself, trained."""
+    trainer = Trainer(model, objective, data, train, seed=seed, accelerator=Accelerator(cpu=device.type == "cpu"))
+    for _, metrics in trainer.run():
+        tell(f"{note}, loss {metrics['loss'].item():.3f}")
+    return model.eval()
+
+
+def counter(setting: Setting, total: int) -> Tell:
+    """What is told of every update, of so many in all, and reports how far that is."""
+    done = 0
+
+    def tell(note: str) -> None:
+        nonlocal done
+        done += 1
+        setting.report(done / total, note)
+
+    return tell
+
+
+def referred(model: LanguageModel, pairs: Sequence[Pair], device: torch.device) -> PairData:
+    """The pairs in tokens, with what the model says of each side before it learns from them."""
+    tokens = [Plain(TOKENIZER)(pair) for pair in pairs]
+    return PairData(tokens, reference(model, PairData(tokens), model.transformer.arguments, device=device))
+
+
+def unseen(seed: int, count: int) -> list[str]:
+    """Mazes to be judged on: drawn from the side that is never trained on."""
+    root = streams.derive(seed, "judged")
+    return [mazes.draw(root, index, test=True) for index in range(count)]
+
+
+def score(texts: Sequence[str], walks: Sequence[str]) -> Score:
+    """Judged by breadth-first search."""
+    found = [mazes.judge(text, moves) for text, moves in zip(texts, walks, strict=True)]
+    reached = sum(walk.valid for walk in found)
+    return Score(reached / len(found), sum(walk.optimal for walk in found) / max(reached, 1))
