@@ -19,7 +19,7 @@ where it could not be tried, and `state_dict` and the average would have to gath
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -191,20 +191,37 @@ class Trainer:
         return c.learning_rate * warm * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def state_dict(self) -> dict[str, Any]:
-        """A tree of tensors and numbers (see `lab.tree`); together with config and seed it is the whole run."""
+        """A tree of tensors and numbers (see `lab.tree`); with config, seed and the given model the whole run.
+
+        Weights that do not learn are the given model's, and not in it.
+        """
         state: dict[str, Any] = {
             "step": self.step,
-            "model": self.bare.state_dict(),
+            "model": self._kept(self.bare),
             "optimizer": self.optimizer.state_dict(),
         }
         if self.average is not None:
-            state["average"] = self.average.model.state_dict()
+            state["average"] = self._kept(self.average.model)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.step = state["step"]
-        self.bare.load_state_dict(state["model"])
+        self._put(self.bare, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.model.load_state_dict(state["average"])
+            self._put(self.average.model, state["average"])
+
+    def _frozen(self) -> set[str]:
+        """The weights that do not learn, which the run's inputs have."""
+        return {name for name, weight in self.bare.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+
+    def _kept(self, module: nn.Module) -> dict[str, Any]:
+        frozen = self._frozen()
+        return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+    def _put(self, module: nn.Module, state: Mapping[str, Any]) -> None:
+        """Raises RuntimeError for a state of another module."""
+        missing, unknown = module.load_state_dict(state, strict=False)
+        if unknown or set(missing) - self._frozen():
+            raise RuntimeError(f"weights that are {'unknown' if unknown else 'missing'}: {(unknown or missing)[0]}")

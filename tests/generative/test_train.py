@@ -176,3 +176,41 @@ def test_an_objective_that_is_a_module_is_not_trained() -> None:
     assert torch.equal(teacher.weight, before)
     assert loop.state_dict()["model"].keys() == model.state_dict().keys() == {"weight", "bias"}
     assert not torch.equal(model.weight, torch.full((3, 3), 0.3))
+
+
+class Normed(nn.Module):
+    """A frozen layer, statistics that are no weights, and a layer that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.norm, self.learns = nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Linear(3, 6)
+        for number, weight in enumerate(self.parameters()):
+            nn.init.normal_(weight, std=0.3, generator=streams.generator(0, "weight", number))
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.learns(self.norm(self.frozen(x)))
+
+
+def test_frozen_weights_are_the_given_models_and_not_the_checkpoints() -> None:
+    def loop() -> Trainer:
+        data = TensorData({"x": torch.randn(20, 6, generator=streams.generator(1, "data"))})
+        return Trainer(Normed(), Denoise(), data, TrainConfig(steps=4, batch_size=4, ema=0.1), seed=0)
+
+    once, twice, again = loop(), loop(), loop()
+    list(once.run())
+    list(twice.run(2))
+    state = twice.state_dict()
+    for part in ("model", "average"):
+        assert {name.partition(".")[0] for name in state[part]} == {"norm", "learns"}
+    again.load_state_dict(state)
+    list(again.run())
+    for ours, theirs in ((once.bare, again.bare), (once.result, again.result)):
+        for name, weight in ours.state_dict().items():
+            assert torch.equal(weight, theirs.state_dict()[name]), name
+    assert not torch.equal(once.bare.learns.weight, Normed().learns.weight)
+    for part in ("model", "average"):
+        for wrong in ({"learns.weight": None}, {"another.weight": torch.zeros(1)}):
+            broken = {name: value for name, value in (state[part] | wrong).items() if value is not None}
+            with pytest.raises(RuntimeError, match="weights that are"):
+                loop().load_state_dict(state | {part: broken})

@@ -94,7 +94,6 @@ class FineTuning:
             seed=seed,
             accelerator=accelerator,
         )
-        self.learned = {name for name, weight in network.named_parameters() if weight.requires_grad}
 
     @property
     def step(self) -> int:
@@ -121,13 +120,11 @@ class FineTuning:
 
     def state_dict(self) -> dict[str, Any]:
         """A tree of tensors and numbers (see `lab.tree`), without the weights that are the base's."""
-        state = self.trainer.state_dict()
-        return state | {part: {n: w for n, w in state[part].items() if n in self.learned} for part in _parts(state)}
+        return self.trainer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, with the same base."""
-        whole = self.trainer.state_dict()
-        self.trainer.load_state_dict(state | {part: {**whole[part], **state[part]} for part in _parts(state)})
+        self.trainer.load_state_dict(state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +157,6 @@ class _Told(nn.Module):
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         said: Tensor = self.model(x, t, label, context=self.context)
         return said
-
-
-def _parts(state: dict[str, Any]) -> list[str]:
-    """What of a trainer's state holds weights of the model."""
-    return [part for part in ("model", "average") if part in state]
 
 
 def _objective(base: Parts, dropout: float, weight: Weight) -> Objective:
