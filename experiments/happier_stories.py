@@ -242,7 +242,7 @@ def draw(
     before: Told, after: dict[float, Told], drifts: dict[float, Drift], best: float, begun: Sequence[str]
 ) -> Figure:
     """Score beside KL; and of each beginning the first story of its first name, before and after."""
-    made, axes = plots.mosaic([["score", "words"]], (13.5, 7.5), (1.0, 1.9))
+    made, axes = plots.mosaic([["score", "words"]], (13.5, 5.4), (1.0, 1.9))
     ax, page = axes["score"], axes["words"]
     points = [("reference", 0.0, 0.0, before)]
     points += [(f"beta {beta:g}", drifts[beta].kl, 1.96 * drifts[beta].error, told) for beta, told in after.items()]
@@ -252,12 +252,15 @@ def draw(
         ax.errorbar(x, y, xerr=error, yerr=half(score), fmt="o", color=plots.COLOURS[0], capsize=2)
         ax.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8, color=plots.INK)
     ax.axvline(BOUND, color=plots.INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    ax.annotate("the bound", (BOUND, 0.02), xycoords=("data", "axes fraction"), xytext=(-4, 0),
+                textcoords="offset points", ha="right", fontsize=8, color=plots.INK)  # fmt: skip
+    ax.margins(x=0.15)
     plots.label(ax, "Happier, and how far it goes for that", "KL to the reference, nats a story", "happy words of 100")
     lines = []
     for b in range(0, len(begun), len(UNSEEN_NAMES)):
         for when, told in (("before", before), (f"after, beta {best:g}", after[best])):
             story = " ".join((begun[b] + told.texts[b][0]).split()).replace("$", r"\$")
-            lines += [f"{when} ({float(told.score[b, 0]):+.1f}):", *textwrap.wrap(story, 120), ""]
+            lines += [f"{when} ({float(told.score[b, 0]):+.1f}):", *textwrap.wrap(story, 125), ""]
     page.set_axis_off()
     page.text(0, 1, "\n".join(lines), transform=page.transAxes, va="top", fontsize=7.5, in_layout=False)
     plots.label(page, "The first stories that were drawn, of beginnings not learned from")

@@ -25,7 +25,7 @@ from lab import plots
 PROMPT = "Once upon a time"
 STATED = ", there was a little girl named Lily. She loved to play outside in the park."
 MODEL, VOCABULARY = "stories260K.bin", "tok512.bin"
-NEEDS = f"stories needs a pretrained model: name the folder of {MODEL} and {VOCABULARY} with --data"
+NEEDS = f"it needs a pretrained model: name the folder of {MODEL} and {VOCABULARY} with --data"
 
 CLAIM = Claim(
     claim="A Llama trained and published elsewhere goes on with a story, token for token, as in its maker's program.",

@@ -36,12 +36,25 @@ def lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
 def decoded(row: bytes, columns: Sequence[str]) -> dict[str, Any] | Fault:
     """The object of one line, whatever it holds; `columns` are what was expected in it."""
     try:
-        value = json.loads(row.decode("utf-8-sig"))
+        value = json.loads(row.decode("utf-8-sig"), object_pairs_hook=_once)
+    except _TwiceError as error:
+        return Fault("not_object", f"{show(str(error))} is there twice in one object; expected one value for it")
     except (ValueError, RecursionError) as error:
         return Fault("not_json", f"not JSON ({error}); expected an object with {', '.join(columns)}")
     if not isinstance(value, dict):
         return Fault("not_object", f"{show(value)} where an object with {', '.join(columns)} was expected")
     return value
+
+
+class _TwiceError(Exception):
+    """An object names something twice; which of the values is meant, nobody knows."""
+
+
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        raise _TwiceError(next(name for i, (name, _) in enumerate(items) if name in dict(items[:i])))
+    return found
 
 
 def parse(row: bytes, columns: Sequence[str]) -> dict[str, str] | Fault:

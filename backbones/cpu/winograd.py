@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from backbones.cpu.kernels import at, compiled, panels, tile62
+from backbones.cpu.kernels import panels
 from backbones.cpu.threads import shared
+from backbones.cpu.vectors import at, compiled, tile62
 from backbones.shape import wrong
 
 G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # in units of 1/24

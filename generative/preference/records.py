@@ -46,7 +46,7 @@ def records(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Record]:
             yield from _lines(file, columns) if file.suffix in (".jsonl", ".json") else _table(file, columns)
     except OSError as error:
         where = error.filename or path
-        raise RecordError(f"{where}: {error.strerror or error}; expected preference pairs") from None
+        raise RecordError(f"{where}: {error.strerror or error}; expected rows with {', '.join(columns)}") from None
 
 
 def reason(error: Exception, most: int = 200) -> str:

@@ -52,10 +52,10 @@ def test_the_probability_of_a_token_is_the_largest_where_the_likeliest_is_writte
 def test_a_folder_without_the_model_is_answered_with_what_it_should_hold(tmp_path: Path, folder: Path):
     with pytest.raises(DataError, match=r"name the folder of stories260K.bin and tok512.bin with --data"):
         stories.run(setting(None))
-    with pytest.raises(DataError, match=r"stories260K.bin: no such file; stories needs"):
+    with pytest.raises(DataError, match=r"stories260K.bin: no such file; it needs"):
         stories.run(setting(tmp_path / "nothing"))
     (folder / "stories260K.bin").write_bytes(b"short")
-    with pytest.raises(DataError, match=r"stories260K.bin: 5 bytes, expected a header of 28; stories needs"):
+    with pytest.raises(DataError, match=r"stories260K.bin: 5 bytes, expected a header of 28; it needs"):
         stories.run(setting(folder))
 
 

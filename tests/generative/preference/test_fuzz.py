@@ -90,7 +90,7 @@ def row_damaged(draws: Draws, row: Row) -> Row:
     """One thing is wrong with its columns."""
     at, other = draws.randrange(len(row)), draws.randrange(len(row))
     (name, told), (_, exchanged) = row[at], row[other]
-    kinds = ("void", "name", "gone", "twice", "more", "same", "swapped", "roles", "roles", "roles", "many")
+    kinds = ("void", "name", "gone", "twice", "more", "same", "same", "swapped", "roles", "roles", "roles", "many")
     kind = draws.choice(("value",) * 3 + kinds)
     found = list(row)
     if kind == "value":

@@ -143,6 +143,13 @@ def test_another_kind_of_file_is_refused(tmp_path: Path):
         read(tmp_path / "pairs.csv")
 
 
+def test_a_column_that_is_there_twice_is_not_read_as_its_last_value(tmp_path: Path):
+    rows = ['{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}', '{"prompt": "p", "a": 1, "b": 2, "b": 3}']
+    for row, name in zip(rows, ("chosen", "b"), strict=True):
+        with pytest.raises(PairError, match=rf"pairs\.jsonl:1: '{name}' is there twice"):
+            read(file(tmp_path, row))
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_reading_refuses_a_bad_line_in_one_line_with_file_and_number(tmp_path: Path, kind: str):
     line, message = BAD[kind]
