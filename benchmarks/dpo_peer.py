@@ -1,4 +1,4 @@
-"""One epoch of trl's `DPOTrainer`, with its default settings or others of its own."""
+"""One epoch of trl's `DPOTrainer`: its default settings, others of its own, or one that it has on CUDA alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import importlib
 import os
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest import mock
 
 from benchmarks.dpo_load import END, Size, model, pairs
 from benchmarks.dpo_ours import RATE, Epoch
@@ -26,10 +28,18 @@ class Theirs:
     """Ask the reference once, before the first update; else in every update."""
     grouped: bool = False
     """Draw batches of alike lengths, which need less filling; else the pairs in their order."""
+    compact: bool = False
+    """Multiply the head only where a completion is scored. On CUDA trl does so by itself; elsewhere it has no switch
+    for it, and one name of it is replaced while it trains."""
 
 
 def epoch(size: Size, how: Theirs, device: str) -> Epoch:
-    """Train a new model on all pairs once. Raises ImportError where trl is missing."""
+    """Train a new model on all pairs once.
+
+    Raises:
+        ImportError: where trl is missing.
+        AttributeError: where `compact` is asked of a trl that does not have the name to replace.
+    """
     os.environ["TQDM_DISABLE"] = "1"
     from transformers import PrinterCallback
 
@@ -59,7 +69,8 @@ def epoch(size: Size, how: Theirs, device: str) -> Epoch:
         }
         for p in pairs(size)
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    head = mock.patch("trl.trainer.utils._use_triton", return_value=True) if how.compact else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, head:
         trainer = Tokenised(
             made,
             ref_model=None if how.precomputed else copy.deepcopy(made),

@@ -1,8 +1,8 @@
 """Pairs that say the opposite: a language model learns to walk mazes from preferences, some of them exchanged.
 
-The course is that of `preferred_mazes`, smaller, and of a share of the pairs the chosen and the rejected walk change
-places: of none, 10, 20 and 30%, those of a smaller share being among those of a larger one. Four losses learn from the
-same pairs, without an anchor, which would learn the exchanged walks by heart:
+The course is that of `preferred_mazes`, smaller, judged on such mazes as there. Of a share of the pairs the chosen and
+the rejected walk change places: of none, 10, 20 and 30%, those of a smaller share being among those of a larger one.
+Four losses learn from the same pairs, without an anchor, which would learn the exchanged walks by heart:
 
     sigmoid    DPO as it is
     cdpo       told the share e that is exchanged: the mean of the loss over labels that are wrong with probability e
@@ -10,7 +10,7 @@ same pairs, without an anchor, which would learn the exchanged walks by heart:
     ipo        (h - 1 / (2 beta))^2, which does not ask for more once the margin is there
 
 With nothing exchanged cdpo and robust are sigmoid, and are not trained again. Beta is 5; IPO's is 2 / 5, with which its
-slope at the first update, 1 / beta, is that of the others, beta / 2.
+slope at the first update, 1 / beta, is that of DPO, beta / 2.
 
 The claim holds where, with 30% exchanged, the robust loss still gains on the model from before, and solves more mazes
 than DPO as it is: both by the lower end of Student's 95% interval of the mean over seeds, seed by seed.

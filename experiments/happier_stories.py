@@ -4,7 +4,11 @@ Of each beginning the pretrained model tells some stories. The rule counts the h
 happiest is paired with the saddest, the next with the next, and DPO learns from the pairs whose scores differ enough.
 It learns as anybody would, from a folder of transformers; stories are drawn by our own Transformer with the same
 weights. Each policy is then judged on beginnings and names that were not among the prompts: by the rule, and by its KL
-to the reference over the same stories (`generative.preference.drift`), as in Rafailov et al. 2023, fig. 2.
+to the reference over the same stories (`generative.preference.drift`), as in Rafailov et al. 2023, fig. 2. Stories are
+cut after `LIMIT` tokens, where few have ended, and the KL is of these.
+
+The interval is Student's, over the means of the beginnings: with other names a beginning goes on much alike. Each beta
+is trained once, from one seed, so the interval holds nothing of how training varies.
 
 The rule is no reader. It does not see that "not happy" is sad, and a story that only repeats its happy words would win.
 So the share of different words among a story's stands beside the score, and stories of both models are in the picture,
@@ -17,7 +21,6 @@ updates, with other pairs of the same prompts.
 
 from __future__ import annotations
 
-import re
 import tempfile
 import textwrap
 from collections.abc import Sequence
@@ -33,6 +36,7 @@ from torch import Tensor
 from backbones.convert import llama
 from experiments import stories
 from experiments.claim import Claim, Finding, Number, Setting
+from experiments.happiness import happiness, words_of
 from experiments.students import half
 from generative.language.causal import Causal
 from generative.language.model import LanguageModel
@@ -54,19 +58,6 @@ LIMIT = 200
 """Tokens of a story that are told: some ninety words, after which most stories are not over."""
 DIFFERS = 2.0
 """Happy words of a hundred by which the sides of a pair differ at least."""
-FEW = 50
-"""Words that a story is taken to have at least: else one of two words could be the happiest of all."""
-HAPPY = re.compile(
-    r"happ(y|ier|iest|ily|iness)|joy(s|ful|fully)?|glad(ly)?|smil(e|es|ed|ing)|laugh(s|ed|ing|ter)?|giggl(e|es|ed|ing)"
-    r"|lov(e|es|ed|ing|ely)|fun(ny)?|excit(ed|edly|ing|ement)|proud(ly)?|cheer(s|ed|ful|fully)?|hug(s|ged|ging)?"
-    r"|enjoy(s|ed|ing)?|delight(s|ed|ful)?|thank(s|ed|ful)?|wonderful"
-)
-SAD = re.compile(
-    r"sad(der|ly|ness)?|unhapp(y|ily|iness)|cr(y|ies|ied|ying)|tears?|scar(e|es|ed|y)|afraid|frighten(ed|ing)?"
-    r"|hurt(s|ing)?|angr(y|ily)|mad|lonely|alone|worr(y|ies|ied|ying)|upset|sorry|fear(s|ed|ful)?|lost|bad(ly)?"
-    r"|disappointed"
-)
-WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 BEGINNINGS = (
     "Once upon a time, there was a little bird named {}.",
@@ -77,19 +68,28 @@ BEGINNINGS = (
     "{} wanted to play outside.",
 )
 NAMES = ("Lily", "Tim", "Tom", "Sam", "Mia", "Ben", "Sue", "Max")
-UNSEEN = ("Once there was a little cat named {}.", "One morning, {} was in the garden.", "{} could not find a toy.")
-UNSEEN_NAMES = ("Anna", "Jack", "Lucy", "Bob", "Amy", "Leo", "Sara", "Fin")
+UNSEEN = (
+    "Once there was a little cat named {}.",
+    "One morning, {} was in the garden.",
+    "{} could not find a toy.",
+    "It was raining, and {} stayed at home.",
+    "{} made a cake with a friend.",
+    "Every night, {} looked at the moon.",
+)
+UNSEEN_NAMES = ("Anna", "Jack", "Lucy", "Bob")
+SHOWN = 3  # beginnings in the picture
+NATS = f"KL to the reference, nats in {LIMIT} tokens"
 TRAIN = TrainConfig(steps=120, batch_size=16, learning_rate=1e-4, warmup=10)
 
 CLAIM = Claim(
     claim="A pretrained model learns from preferences by a rule to tell happier stories, also of beginnings and names "
-    f"that it did not learn from, within {BOUND:g} nats of what it was.",
+    f"that it did not learn from, within {BOUND:g} nats in {LIMIT} tokens of what it was.",
     source="this project's own, on the model of Karpathy, llama2.c (2023); sentiment beside KL as in Rafailov et al. "
     "2023, sec. 6.1",
     stated={
         "happier, words of a hundred": f">= {GAIN:g}",
         "lower end of its 95% interval": "> 0",
-        "KL to the reference, nats a story": f"<= {BOUND:g}",
+        NATS: f"<= {BOUND:g}",
     },
     minutes=5.0,
 )
@@ -147,7 +147,7 @@ def compare(setting: Setting, model: LanguageModel, pieces: PieceTokenizer, size
             after[beta] = tell(policy, pieces, unseen, seeds["unseen"], size.judged)
             drifts[beta] = gone(policy, model, after[beta], setting)
     best = chosen(learning)
-    gain = after[best].score.mean(1) - before.score.mean(1)  # [B], of each prompt
+    gain = by_beginning(after[best].score) - by_beginning(before.score)
     mean, low, kl = float(gain.mean()), float(gain.mean()) - half(gain), drifts[best].kl
     found: dict[str, Number] = dict(zip(CLAIM.stated, (round(n, 3) for n in (mean, low, kl)), strict=True))
     verdict = (
@@ -157,7 +157,7 @@ def compare(setting: Setting, model: LanguageModel, pieces: PieceTokenizer, size
         f"{after[best].distinct:.0%} after."
     )
     rows = [row("reference", before, None), *(row(f"beta {beta:g}", after[beta], drifts[beta]) for beta in after)]
-    header = ("model", "happy words of 100", "KL, nats", "by k3", "different words", "stories over")
+    header = ("model", "happy words of 100", f"KL, nats in {LIMIT} tokens", "by k3", "different words", "stories over")
     return Finding(found, judge(mean, low, kl), verdict, draw(before, after, drifts, best, unseen), header, rows)
 
 
@@ -171,11 +171,9 @@ def written(beginnings: Sequence[str], names: Sequence[str]) -> list[str]:
     return [beginning.format(name) for beginning in beginnings for name in names]
 
 
-def happiness(text: str) -> float:
-    """Happy words less sad ones, of a hundred words (of `FEW` at least)."""
-    words = WORD.findall(text.lower())
-    count = sum(bool(HAPPY.fullmatch(word)) - bool(SAD.fullmatch(word)) for word in words)
-    return 100 * count / max(len(words), FEW)
+def by_beginning(score: Float64[Tensor, "B K"]) -> Float64[Tensor, "beginnings"]:
+    """The mean over names and stories of each of the unseen beginnings, whose names tell much the same."""
+    return score.reshape(len(UNSEEN), -1).mean(1)
 
 
 def tell(model: LanguageModel, pieces: PieceTokenizer, begun: Sequence[str], seed: int, each: int) -> Told:
@@ -183,7 +181,7 @@ def tell(model: LanguageModel, pieces: PieceTokenizer, begun: Sequence[str], see
     prompts = [[pieces.bos, *pieces.encode(text)] for text in begun]
     told = drawn(model, prompts, each, seed=seed, limit=LIMIT, end=pieces.eos)
     texts = [[pieces.decode(story) for story in group] for group in told]
-    words = [WORD.findall(text.lower()) for group in texts for text in group]
+    words = [words_of(text) for group in texts for text in group]
     return Told(
         prompts,
         told,
@@ -233,7 +231,7 @@ def chosen(learning: dict[float, tuple[float, float]]) -> float:
 
 def row(name: str, told: Told, moved: Drift | None) -> list[str]:
     """A row of the table."""
-    score = f"{float(told.score.mean()):.2f} +- {half(told.score.mean(1)):.2f}"
+    score = f"{float(told.score.mean()):.2f} +- {half(by_beginning(told.score)):.2f}"
     kl = ["0", "0"] if moved is None else [f"{moved.kl:.2f} +- {1.96 * moved.error:.2f}", f"{moved.k3:.2f}"]
     return [name, score, *kl, f"{told.distinct:.0%}", f"{told.over:.0%}"]
 
@@ -241,13 +239,13 @@ def row(name: str, told: Told, moved: Drift | None) -> list[str]:
 def draw(
     before: Told, after: dict[float, Told], drifts: dict[float, Drift], best: float, begun: Sequence[str]
 ) -> Figure:
-    """Score beside KL; and of each beginning the first story of its first name, before and after."""
+    """Score beside KL; and of the first beginnings the first story of the first name, before and after."""
     made, axes = plots.mosaic([["score", "words"]], (13.5, 5.4), (1.0, 1.9))
     ax, page = axes["score"], axes["words"]
     points = [("reference", 0.0, 0.0, before)]
     points += [(f"beta {beta:g}", drifts[beta].kl, 1.96 * drifts[beta].error, told) for beta, told in after.items()]
     for name, kl, error, told in points:
-        score = told.score.mean(1)
+        score = by_beginning(told.score)
         x, y = kl, float(score.mean())
         ax.errorbar(x, y, xerr=error, yerr=half(score), fmt="o", color=plots.COLOURS[0], capsize=2)
         ax.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8, color=plots.INK)
@@ -255,9 +253,9 @@ def draw(
     ax.annotate("the bound", (BOUND, 0.02), xycoords=("data", "axes fraction"), xytext=(-4, 0),
                 textcoords="offset points", ha="right", fontsize=8, color=plots.INK)  # fmt: skip
     ax.margins(x=0.15)
-    plots.label(ax, "Happier, and how far it goes for that", "KL to the reference, nats a story", "happy words of 100")
+    plots.label(ax, "Happier, and how far it goes for that", NATS, "happy words of 100")
     lines = []
-    for b in range(0, len(begun), len(UNSEEN_NAMES)):
+    for b in range(0, SHOWN * len(UNSEEN_NAMES), len(UNSEEN_NAMES)):
         for when, told in (("before", before), (f"after, beta {best:g}", after[best])):
             story = " ".join((begun[b] + told.texts[b][0]).split()).replace("$", r"\$")
             lines += [f"{when} ({float(told.score[b, 0]):+.1f}):", *textwrap.wrap(story, 125), ""]

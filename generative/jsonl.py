@@ -10,12 +10,24 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["not_json", "not_object", "missing_column", "not_string", "empty", "identical"]
+Kind = Literal[
+    "not_json",
+    "not_object",
+    "missing_column",
+    "not_string",
+    "empty",
+    "identical",
+    "not_tokenised",
+    "overlong_prompt",
+    "unscored",
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,8 @@ def decoded(row: bytes, columns: Sequence[str]) -> dict[str, Any] | Fault:
     except _TwiceError as error:
         return Fault("not_object", f"{show(str(error))} is there twice in one object; expected one value for it")
     except (ValueError, RecursionError) as error:
-        return Fault("not_json", f"not JSON ({error}); expected an object with {', '.join(columns)}")
+        what = "a list over several lines" if row.strip() == b"[" else f"not JSON ({error})"
+        return Fault("not_json", f"{what}; expected an object with {', '.join(columns)}, in one line")
     if not isinstance(value, dict):
         return Fault("not_object", f"{show(value)} where an object with {', '.join(columns)} was expected")
     return value
@@ -53,7 +66,8 @@ class _TwiceError(Exception):
 def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) < len(items):
-        raise _TwiceError(next(name for i, (name, _) in enumerate(items) if name in dict(items[:i])))
+        counts = Counter(name for name, _ in items)
+        raise _TwiceError(next(name for name, count in counts.items() if count > 1))
     return found
 
 
@@ -78,3 +92,9 @@ def show(value: object) -> str:
     """The value, cut to what fits in a message."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """The names, the first of many."""
+    found = ", ".join(show(name) for name in islice(names, most)) or "nothing"
+    return f"{found} and {len(names) - most} more" if len(names) > most else found

@@ -29,6 +29,18 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Whole(Protocol):
+    """An objective that may look at a batch as a whole, so that the losses of its parts are other ones. Most objectives
+    look at each sample by itself, and are none of these.
+    """
+
+    @property
+    def whole(self) -> str:
+        """What looks at what of the whole batch, in words for a person; empty where nothing does."""
+        ...
+
+
+@runtime_checkable
 class Data(Protocol):
     """Samples by index, in memory or not."""
 

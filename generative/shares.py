@@ -60,6 +60,21 @@ def cast(precision: Precision, device: str) -> Any:
     return torch.autocast(device, torch.bfloat16, cache_enabled=False)
 
 
+def effective(precision: Precision, accelerator: Accelerator) -> Precision:
+    """What a loss is computed in where `precision` is asked for, and the accelerator may cast, too.
+
+    Whoever computes beside the trainer what is compared with its losses, does it in this precision.
+
+    Raises:
+        TrainError: for a cast of the accelerator that is not known here, as fp16.
+    """
+    if precision == "bf16" or accelerator.mixed_precision == "no":
+        return precision
+    if accelerator.mixed_precision != "bf16":
+        raise TrainError(f"the accelerator casts to {accelerator.mixed_precision}; expected no or bf16")
+    return "bf16"
+
+
 def total(value: Float[Tensor, "B"]) -> Float[Tensor, ""]:
     """The sum over samples, in float32 at least."""
     return value.sum(dtype=torch.promote_types(value.dtype, torch.float32))

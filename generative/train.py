@@ -36,6 +36,7 @@ from generative.objective import Data as Data
 from generative.objective import Losses as Losses
 from generative.objective import Objective as Objective
 from generative.objective import TensorData as TensorData
+from generative.objective import Whole
 from generative.shares import Precision
 from generative.shares import TrainError as TrainError
 from lab import streams
@@ -66,7 +67,8 @@ class TrainConfig:
     `generative.average`); 0 keeps none. Larger averages longer: up to 0.28, 0.05 to 0.1 is usual."""
     accumulate: int = 1
     """Equal parts in which each process computes its share of an update, one after the other. More need less memory,
-    and take longer; the update is the same but for rounding (not with batch normalisation, which sees a part)."""
+    and take longer; the update is the same but for rounding (not with batch normalisation, which sees a part).
+    Losses that look at the whole batch cannot be had in parts."""
     precision: Precision = "float32"
     """What model and loss compute in. bf16 has 8 bits of precision and is faster on hardware that knows it; weights,
     their gradients, the optimiser and the average stay in float32."""
@@ -88,7 +90,8 @@ class Trainer:
 
     Raises:
         TrainError: when there are fewer samples than one, when the batch cannot be shared among the processes, for a
-            batch that does not fall into equal parts, and where the model would be sharded.
+            batch that does not fall into equal parts, where the model would be sharded, and for an objective that looks
+            at the whole batch (`generative.objective.Whole`) where parts or processes would share it.
         ValueError: when the average has no such width.
     """
 
@@ -106,7 +109,7 @@ class Trainer:
             raise TrainError("there is no sample to train on")
         self.model, self.objective, self.data, self.config, self.seed = model, objective, data, config, seed
         self.accelerator = accelerator or Accelerator()
-        shares.check(config.batch_size, config.accumulate, self.accelerator)
+        check_update(objective, config, self.accelerator)
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
         others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
         optimizer = torch.optim.AdamW(
@@ -225,3 +228,14 @@ class Trainer:
         missing, unknown = module.load_state_dict(state, strict=False)
         if unknown or set(missing) - self._frozen():
             raise RuntimeError(f"weights that are {'unknown' if unknown else 'missing'}: {(unknown or missing)[0]}")
+
+
+def check_update(objective: Objective, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Raises TrainError where an update cannot be shared so, as `Trainer` does; for whoever has work to do before."""
+    shares.check(config.batch_size, config.accumulate, accelerator)
+    parts, ranks = config.accumulate, accelerator.num_processes
+    if parts * ranks > 1 and isinstance(objective, Whole) and objective.whole:
+        raise TrainError(
+            f"{objective.whole} of a batch, and its parts have another loss: accumulate is {parts}, processes are "
+            f"{ranks}; expected 1 and 1, with a smaller batch_size where memory is short, or another loss"
+        )

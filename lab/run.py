@@ -65,14 +65,7 @@ class Run:
 
         Raises RunError where a run stands already.
         """
-        if (path / "config.json").exists():
-            raise RunError(
-                f"{path}: a run stands here already; continue it with `qx resume {path}` or give another --out"
-            )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path}: is {'a folder that is not empty' if path.is_dir() else 'a file'}; give another --out"
-            )
+        vacant(path)
         path.mkdir(parents=True, exist_ok=True)
         header = {
             "format": FORMAT,
@@ -168,6 +161,14 @@ def digest(path: Path) -> str:
             found.update(f"{file.relative_to(path)}:{file.stat().st_size}:".encode())
             found.update(file.read_bytes())
     return found.hexdigest()
+
+
+def vacant(path: Path) -> None:
+    """Raises RunError where a run stands already, or something else."""
+    if (path / "config.json").exists():
+        raise RunError(f"{path}: a run stands here already; continue it with `qx resume {path}` or give another --out")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path}: is {'a folder that is not empty' if path.is_dir() else 'a file'}; give another --out")
 
 
 def next_free(parent: Path, name: str) -> Path:

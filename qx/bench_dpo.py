@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from benchmarks import dpo
-from benchmarks.dpo import AGREE, DEFAULT, Measured
+from benchmarks.dpo import AGREE, DEFAULT, PATCHED, Measured
 from benchmarks.dpo_load import Size
 from lab import console, plots
 from lab.run import next_free, write_json
 from qx.jobs import WorkFailedError, device_of
 from qx.usage import Common, UsageError, parse
 
+Found = TypeVar("Found")
 GREY = ("#8a949c", "#b3bbc1")  # of the peer's ways
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dpo(Common):
-    """Pairs a second and peak memory of an epoch of DPO: ours beside trl's, as it comes and at its best settings."""
+    """Pairs a second and peak memory of an epoch of DPO: ours beside trl's, as it comes and at its best settings.
+
+    On a CPU also beside trl with one name replaced, which spares it a fallback; see benchmarks/dpo.py.
+    """
 
     size: Size = field(default_factory=Size)
     vocabularies: tuple[int, ...] = (32_000, 128_000)
     """Numbers of tokens; each is measured, in place of that of the size."""
     rounds: int = 3
-    """Epochs of ours, of trl's default and of its fastest settings, in turns; the medians count. Trl's other settings
-    train one."""
+    """Epochs of ours, of trl's default and of its fastest settings, also patched, in turns; the medians count. Trl's
+    other settings train one."""
     ablation: bool = True
     """Measure ours without each of the things that make it fast too, at the first vocabulary."""
 
@@ -47,31 +51,37 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
     out = options.out or next_free(Path("runs"), "bench-dpo")
     out.mkdir(parents=True, exist_ok=True)
     found["vocabularies"] = {}
-    ways = len(dpo.settings()) + 4 * (options.rounds - 1)
-    left = ways * len(options.vocabularies) + 6 * options.ablation
+    left = dpo.epochs(device, options.rounds) * len(options.vocabularies) + 6 * options.ablation
     with console.progress("bench dpo", left) as bar:
         turns = itertools.count()
         for words in options.vocabularies:
-            measured = _followed(
-                dpo.measure(replace(size, vocabulary=words), device, options.rounds),
-                lambda turn: bar.update(next(turns), f"{words:,} tokens, {turn}"),  # noqa: B023  # called at once
-            )
-            found["vocabularies"][str(words)] = told = _told(measured)
-            write_json(out / "result.json", found)  # what is found is kept, and said
+            for turn, measured in _followed(dpo.measure(replace(size, vocabulary=words), device, options.rounds)):
+                if turn:
+                    bar.update(next(turns), f"{words:,} tokens, {turn}")
+                found["vocabularies"][str(words)] = told = {
+                    "all": {name: _row(each) for name, each in measured.items()}
+                }
+                write_json(out / "result.json", found)  # what is found is kept, whatever comes then
+            told |= _told(measured)
+            write_json(out / "result.json", found)
             _say(words, told, found)
         if options.ablation:
             first = replace(size, vocabulary=options.vocabularies[0])
-            alone = _followed(dpo.ablation(first, device), lambda turn: bar.update(next(turns), f"ours {turn}"))
-            found["ablation"] = {name: _row([one]) for name, one in alone.items()}
+            for turn, alone in _followed(dpo.ablation(first, device)):
+                if turn:
+                    bar.update(next(turns), f"ours {turn}")
+                found["ablation"] = {name: _row([one]) for name, one in alone.items()}
+                write_json(out / "result.json", found)
             _say_ablation(options.vocabularies[0], found["ablation"])
         bar.update(left)
     each = list(found["vocabularies"].values())
-    found |= {key: min(one[key] for one in each) for key in ("speed_ratio", "best_speed_ratio")}
-    if all("memory_ratio" in one for one in each):
-        found |= {key: max(one[key] for one in each) for key in ("memory_ratio", "best_memory_ratio")}
-    _picture(found, out / "report.png")
+    for worst, what in ((min, "speed_ratio"), (max, "memory_ratio")):
+        for key in (what, f"best_{what}", f"patched_{what}"):
+            if all(key in one for one in each):
+                found[key] = worst(one[key] for one in each)
     found["run"] = str(out)
     write_json(out / "result.json", found)
+    _picture(found, out / "report.png")
     console.out.print(f"[dim]picture[/]  {out / 'report.png'}", soft_wrap=True)
     return found
 
@@ -91,26 +101,21 @@ def _check(options: Dpo) -> None:
             raise UsageError(f"--size.{name} {least} {most}: expected the least length, 1 or more, and the most")
 
 
-def _followed(work: Iterator[tuple[str, dict[str, Any]]], say: Callable[[str], None]) -> dict[str, Any]:
-    """What was found when all is measured. Raises WorkFailedError where a way fails."""
-    found: dict[str, Any] = {}
+def _followed(work: Iterator[tuple[str, Found]]) -> Iterator[tuple[str, Found]]:
+    """What the work yields. Raises WorkFailedError where a way fails."""
     try:
-        for turn, so_far in work:
-            found = so_far
-            if turn:
-                say(turn)
+        yield from work
     except RuntimeError as error:
         raise WorkFailedError(str(error)) from None
-    return found
 
 
 def _told(measured: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
-    """Ratios, how far the numbers of both are apart, and a row for each way. Raises WorkFailedError where too far."""
+    """Ratios, and how far the numbers of both are apart. Raises WorkFailedError where too far."""
     apart = {kind: dpo.apart(measured, kind) for kind in AGREE}
     for kind, difference in apart.items():
         if not difference <= AGREE[kind]:
             raise WorkFailedError(f"in {kind} the two differ by {difference:.2g}: their times would compare nothing")
-    return {**dpo.compared(measured), "apart": apart, "all": {name: _row(each) for name, each in measured.items()}}
+    return {**dpo.compared(measured), "apart": apart}
 
 
 def _row(measured: Sequence[Measured]) -> dict[str, Any]:
@@ -128,13 +133,17 @@ def _say(words: int, told: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     where = f"{found['device']}, {found['threads']} threads"
     console.table(f"DPO, {words:,} tokens ({where})", ["", "pairs/s", "our best over it", "peak, MiB"], rows)
-    spread = "{:.2f} to {:.2f}".format(*told["speed_ratio_spread"])
-    best = "{:.2f} to {:.2f}".format(*told["best_speed_ratio_spread"])
-    lines = [f"{told['speed_ratio']:.2f} times {DEFAULT} ({spread})"]
-    lines.append(f"{told['best_speed_ratio']:.2f} times {told['peer_best']} ({best})")
-    if "memory_ratio" in told:
-        lines.append(f"memory {told['memory_ratio']:.3f} and {told['best_memory_ratio']:.3f} of theirs")
-    console.out.print(f"[dim]medians of {told['rounds']}[/]  {'; '.join(lines)}", soft_wrap=True)
+    for what, other, least in (
+        ("", DEFAULT, DEFAULT),
+        ("best_", told["peer_best"], told["peer_least"]),
+        ("patched_", f"{told['peer_best']}, patched", PATCHED),
+    ):
+        if f"{what}speed_ratio" in told:
+            speed, (low, high) = told[f"{what}speed_ratio"], told[f"{what}speed_ratio_spread"]
+            line = f"{speed:.2f} times {other} ({low:.2f} to {high:.2f})"
+            if f"{what}memory_ratio" in told:
+                line += f"; memory {told[f'{what}memory_ratio']:.3f} of {least}"
+            console.out.print(f"[dim]medians of {told['rounds']}[/]  {line}", soft_wrap=True)
     apart = ", ".join(f"{kind} {value:.1e}" for kind, value in told["apart"].items())
     console.out.print(f"[dim]losses and log-probabilities apart by[/]  {apart}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from lab import plots
 from lab.run import Run
@@ -34,7 +35,9 @@ class Curves:
         plots.label(ax, title, "update")
 
     def ranked(self, ax: Axes) -> None:
-        """How many pairs have the better score on the chosen side."""
+        """How many pairs have the better score on the chosen side; not before anything is learned, when none has."""
+        if len(self.lines) > 1 and self.lines[0]["rewards/accuracies"] == 0:
+            del self.lines[0], self.step[0]
         self.learned(ax, "rewards/accuracies", "share of pairs ranked right")
         ax.set_ylim(0, 1.05)
 
@@ -49,3 +52,4 @@ class Curves:
 
     def _curve(self, ax: Axes, key: str, name: str | None, colour: int) -> None:
         plots.curve(ax, self.step, plots.smooth([line[key] for line in self.lines], self.window), name, colour)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))

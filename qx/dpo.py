@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from accelerate import Accelerator
 
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
 from generative.preference.preflight import preflight
-from generative.preference.reference import reference as asked_of
-from generative.preference.reference import usual_folder
 from generative.preference.tokens import Plain
 from generative.saved import of_transformers
-from generative.train import TrainConfig
-from lab import console
+from generative.shares import effective
+from generative.train import TrainConfig, check_update
 from lab.run import Run
-from qx.jobs import Job, device_of, show, start
-from qx.language import LanguageJob, folder_of, load, trainer_of
+from qx.jobs import Job, device_of, show, start, vacant
+from qx.language import LanguageJob, begun, folder_of, load, trainer_of
+from qx.references import told, without_a_cache
 from qx.usable import usable
-from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree, value_of
 
 PREFERENCE = PreferenceConfig(beta=1.0, anchor=1.0)
 DPO_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20)
@@ -52,7 +52,8 @@ class Dpo(Lasting):
     """Stop at the first row that cannot teach, where by default it is dropped and counted."""
     lora_rank: int = 0
     """Of a model of transformers: the rank of adapters that learn in the place of its weights, in every linear layer of
-    its body (Hu et al. 2022); 0 has none, and all weights learn. Larger can express more of a change."""
+    its body (Hu et al. 2022), not in experts that are kept as one tensor; 0 has none, and all weights learn. Larger can
+    express more of a change."""
     lora_alpha: float = 16.0
     """The adapters' answer is multiplied by alpha / rank. Larger learns faster at the same learning rate."""
     checkpointing: bool = False
@@ -66,8 +67,8 @@ class Dpo(Lasting):
 
 
 TRANSFORMERS = Dpo(
-    pairs=Path("PAIRS"),
-    model=Path("FOLDER"),
+    pairs=tyro.MISSING,
+    model=tyro.MISSING,
     preference=PreferenceConfig(),
     train=TrainConfig(steps=200, batch_size=16, learning_rate=5e-5, warmup=10),
 )
@@ -76,15 +77,18 @@ ADAPTED = dataclasses.replace(TRANSFORMERS, train=dataclasses.replace(TRANSFORME
 """And where adapters learn: ten times the rate (Schulman et al. 2025, "LoRA without regret")."""
 
 
-THICK = Path("thick-digits")
-"""The embedded pairs of drawings."""
+OF_TRANSFORMERS = ("limit", "held_out", "samples_every", "lora_rank", "lora_alpha", "checkpointing")
+"""Options that do nothing to the lab's own language models."""
+THICK, MAZES = Path("thick-digits"), Path("mazes")
+"""The embedded pairs of drawings; and what has no pairs without a model."""
 
 
 def dpo(args: Sequence[str]) -> dict[str, Any]:
     """`qx dpo PAIRS --model RUN_OR_FOLDER`."""
-    options = parse(Dpo, args, "qx dpo")
-    if (usual := _usual(options)) is not None:
-        options = parse(Dpo, args, "qx dpo", default=usual)
+    options = parse(Dpo, args, "qx dpo", default=_usual(args))
+    if options.pairs != THICK:
+        options = dataclasses.replace(options, model=begun(options.model))
+    vacant(options)
     job = prepare(options)
     _, result = start(job, settled(options), options)
     show(job, result)
@@ -97,20 +101,26 @@ def settled(options: Dpo) -> dict[str, Any]:
     return to_tree(dataclasses.replace(options, pairs=pairs, model=options.model.resolve()))
 
 
-def _usual(options: Dpo) -> Dpo | None:
+def _usual(args: Sequence[str]) -> Dpo | None:
     """What suits a model that is none of the lab's own language models."""
-    if options.pairs == THICK:
+    if str(THICK) in args:
         from generative.preference import thick  # diffusion takes seconds to load
 
         return dataclasses.replace(TRANSFORMERS, preference=thick.PREFERENCE, train=thick.TRAIN)
-    if of_transformers(options.model):
-        return ADAPTED if options.lora_rank else TRANSFORMERS
+    if of_transformers(folder_of(Path(value_of(args, "--model") or ""))):
+        return TRANSFORMERS if value_of(args, "--lora-rank") in (None, "0") else ADAPTED
     return None
 
 
 def prepare(options: Dpo) -> Job:
     """The job of `qx dpo`, before anything is written."""
+    if options.pairs == MAZES:
+        raise UsageError(
+            f"{MAZES}: expected a file; `qx pairs mazes FILE --model RUN` writes one of the run's mistakes"
+        )
     for name in options.preference.loss:
+        if name == "dpo":
+            raise UsageError("--loss dpo: the loss of DPO's paper is named sigmoid, and is the default")
         choose("loss", name, LOSSES)
     with asked("the loss"):
         objective = DPO(options.preference)
@@ -122,24 +132,22 @@ def prepare(options: Dpo) -> Job:
         from qx import dpo_pretrained  # transformers takes seconds to load
 
         return dpo_pretrained.prepare(options)
-    if options.lora_rank or options.checkpointing:
-        flag = "--lora-rank" if options.lora_rank else "--checkpointing"
-        raise UsageError(f"{flag}: for models of transformers; {options.model} is one of the lab's own")
+    usual = {field.name: field.default for field in dataclasses.fields(options)}
+    for name in OF_TRANSFORMERS:
+        if getattr(options, name) != usual[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag}: for models of transformers; {options.model} is one of the lab's own")
     model, tokenizer = load(options.model)
     tokens = usable(options.pairs, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     device = device_of(options)
-    with console.progress("the reference reads", len(tokens)) as bar:
-        told = asked_of(
-            reference.to(device),
-            PairData(tokens),
-            reference.transformer.arguments,
-            device=device,
-            precision=options.train.precision,
-            folder=usual_folder(),
-            progress=bar.update,
-        )
-    data = PairData(tokens, told)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    precision = effective(options.train.precision, accelerator)
+    check_update(objective, options.train, accelerator)
+    about = reference.transformer.arguments
+    with without_a_cache():
+        answers = told(reference.to(device), PairData(tokens), about, device=device, precision=precision)
+    data = PairData(tokens, answers)
     longest = int((data.lengths[:, 0] + data.lengths[:, 1:].amax(1)).max())
     trainer = trainer_of(model, objective, data, longest, options.train, options)
     job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)

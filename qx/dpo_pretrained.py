@@ -20,23 +20,27 @@ from generative.preference.data import PairData
 from generative.preference.dpo import DPO, TIE
 from generative.preference.drift import drift
 from generative.preference.preflight import Checked, preflight
-from generative.preference.reference import reference, usual_folder
 from generative.preference.tokens import Pretrained as Tokenised
 from generative.preference.tokens import Tokens
-from generative.shares import cast
-from generative.train import Trainer
+from generative.shares import cast, effective
+from generative.train import Trainer, check_update
 from lab import console, streams
 from lab.run import Run
 from qx import dpo_report
 from qx.held_out import different, divided, means
 from qx.jobs import device_of
+from qx.language import distance
+from qx.references import told, without_a_cache
 from qx.usable import usable
+from qx.usage import UsageError
 
 if TYPE_CHECKING:
     from qx.dpo import Dpo
 
 SPOKEN = 8  # prompts that are continued for the report
 LOOKED_AT = 3  # and while it trains
+SAID = 256  # tokens, at most, that are said to a prompt
+ALPHA = 16.0  # of adapters, by default
 DRIFTED, DRAWS = 32, 4  # prompts, and completions of each, by which the distance to the reference is measured
 
 
@@ -53,36 +57,25 @@ class PretrainedJob:
         policy = Causal(pretrained.model, checkpointing=options.checkpointing)
         check(policy, list(tokens[0].prompt), list(tokens[0].chosen))
         policy.to(self.device)
-        self.pretrained = pretrained
-        learned, held = divided(tokens, options.seed, options.held_out)
-        self.held, self.held_reference = held, self._asked(policy, held, "held out")
-        data = PairData(learned, self._asked(policy, learned, "to learn"))
+        self.pretrained, accelerator = pretrained, Accelerator(cpu=self.device.type == "cpu")
+        self.precision = effective(options.train.precision, accelerator)
+        learned, self.held = divided(tokens, options.seed, options.held_out)
+        objective = DPO(options.preference)
+        check_update(objective, options.train, accelerator)
+        with without_a_cache():
+            self.held_reference = self._asked(policy, self.held, "held out")
+            data = PairData(learned, self._asked(policy, learned, "to learn"))
         if options.lora_rank:
             learning = Lora(options.lora_rank, options.lora_alpha, body_layers(pretrained.model))
             adapt(pretrained.model, learning, streams.generator(options.seed, "adapters"))
-        self.trainer = Trainer(
-            policy,
-            DPO(options.preference),
-            data,
-            options.train,
-            seed=options.seed,
-            accelerator=Accelerator(cpu=self.device.type == "cpu"),
-        )
+        self.trainer = Trainer(policy, objective, data, options.train, seed=options.seed, accelerator=accelerator)
 
     def _asked(self, policy: Causal, pairs: Sequence[Tokens], which: str) -> Tensor | None:
         """What the reference says of pairs; it is the policy, before it learns."""
         if not pairs:
             return None
-        with console.progress(f"the reference reads pairs {which}", len(pairs)) as bar:
-            return reference(
-                policy.eval(),
-                PairData(pairs),
-                self.pretrained.model.config.to_dict(),
-                device=self.device,
-                precision=self.options.train.precision,
-                folder=usual_folder(),
-                progress=bar.update,
-            )
+        about = self.pretrained.model.config.to_dict()
+        return told(policy.eval(), PairData(pairs), about, device=self.device, precision=self.precision, of=f" {which}")
 
     def watch(self) -> Mapping[str, Tensor]:
         """The losses and rewards of the pairs that are held out."""
@@ -93,8 +86,10 @@ class PretrainedJob:
         if not self.held:
             return {}
         data = PairData(self.held, self.held_reference)
-        with cast(self.options.train.precision, self.device.type):
-            return means(self.trainer.objective, self.trainer.result.eval(), data, self.device)
+        with cast(self.precision, self.device.type):
+            return means(
+                self.trainer.objective, self.trainer.result.eval(), data, self.device, self.options.train.batch_size
+            )
 
     def look(self, run: Run, step: int) -> None:
         """`progress/000020.jsonl`: a few prompts as the policy of that update continues them, where it is due."""
@@ -111,8 +106,8 @@ class PretrainedJob:
     def evaluate(self) -> dict[str, Any]:
         """What is said of the pairs held out, and what the file held."""
         found: dict[str, Any] = {name: value.item() for name, value in self._judged().items()}
-        if found:
-            found["chosen_moved"] = found["rewards/chosen"] / self.options.preference.beta  # nats
+        if self.held_reference is not None:
+            found["chosen_moved"] = found["logps/chosen"] - self.held_reference[:, 0].mean().item()  # nats
         found |= self._drifted()
         findings = self.checked.findings
         return {**found, "learned": len(self.trainer.data), "held_out": len(self.held), "data": findings.counts()}
@@ -125,9 +120,10 @@ class PretrainedJob:
         if not prompts:
             return {}
         seed, said = streams.derive(self.options.seed, "drift"), Pretrained(policy.model, self.pretrained.tokenizer)
-        told = drawn_pretrained(said, prompts, DRAWS, seed=seed, limit=limit)
+        with console.progress("drawn, to see how far it went", len(prompts) * DRAWS) as bar:
+            drawn = drawn_pretrained(said, prompts, DRAWS, seed=seed, limit=limit, progress=bar.update)
         reference = Causal(self.before.model).to(self.device).eval()
-        found = drift(policy, reference, prompts, told, device=self.device)
+        found = drift(policy, reference, prompts, drawn, device=self.device)
         return {"kl": found.kl, "kl_error": found.error}
 
     @functools.cached_property
@@ -138,11 +134,13 @@ class PretrainedJob:
         return found
 
     def _asking(self, count: int) -> tuple[list[list[int]], int]:
-        """So many different prompts, and the most tokens to say to them: as many as their longest sides have."""
+        """So many different prompts, and the most tokens to say to them: as many as their longest sides have,
+        up to `SAID`.
+        """
         pairs = different([*self.held, *self.checked.tokens], count)
         longest = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=1)
         prompts = [list(pair.prompt) for pair in pairs]
-        return prompts, self.pretrained.within(longest, max(map(len, prompts), default=0))
+        return prompts, self.pretrained.within(min(longest, SAID), max(map(len, prompts), default=0))
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """`model/`, which transformers loads, `report.png`, and `samples.jsonl`: prompts continued before and after.
@@ -165,10 +163,10 @@ class PretrainedJob:
         """Some prompts, the held-out ones first, continued by each of the models."""
         prompts, limit = self._asking(count)
         decode = self.pretrained.tokenizer.decode
-        told = [complete(each, prompts, limit=limit) for each in models]
+        spoken = [complete(each, prompts, limit=limit) for each in models]
         return [
             {"prompt": decode(prompt, skip_special_tokens=True), **dict(zip(names, map(decode, said), strict=True))}
-            for prompt, *said in zip(prompts, *told, strict=True)
+            for prompt, *said in zip(prompts, *spoken, strict=True)
         ]
 
     def summary(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -178,12 +176,14 @@ class PretrainedJob:
             rows.append(("held out", f"{words}, by {result['rewards/margins']:.2f} beta x nats"))
             if (moved := result["chosen_moved"]) < -TIE:
                 rows.append(("chosen", f"{-moved:.2f} nats less likely than before; --anchor keeps them likely"))
+        else:
+            rows.append(("held out", "none; a larger --held-out would say how well it ranks"))
         if "kl" in result:
-            words = f"{result['kl']:.2f} nats a completion to the reference, standard error {result['kl_error']:.2g}"
-            rows.append(("KL", words))
-        pictures = str(Path(result["run"]) / "report.png")
-        return [*rows, ("pictures", pictures), ("samples", str(Path(result["run"]) / "samples.jsonl")),
-                ("model", str(Path(result["run"]) / "model"))]  # fmt: skip
+            rows.append(("KL", distance(result)))
+        home, files = Path(result["run"]), {"pictures": "report.png", "samples": "samples.jsonl", "model": "model"}
+        if self.options.lora_rank:
+            files["adapter"] = "adapter"
+        return [*rows, *((name, str(home / file)) for name, file in files.items())]
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -191,7 +191,9 @@ def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def prepare(options: Dpo) -> PretrainedJob:
-    """The job, before anything is written."""
+    """The job, before anything is written. Raises UsageError for a size of adapters without adapters."""
+    if options.lora_alpha != ALPHA and not options.lora_rank:
+        raise UsageError(f"--lora-alpha {options.lora_alpha:g}: of adapters; expected --lora-rank beside it")
     pretrained = load(options.model)
     limit = pretrained.within(options.limit)
     checked = preflight(options.pairs, Tokenised(pretrained.tokenizer), limit, strict=options.strict)

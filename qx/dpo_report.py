@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from matplotlib.ticker import MaxNLocator
-
 from lab import plots
 from lab.run import Run
-from qx.curves import SIDES, Curves
+from qx import pairs_report
+from qx.curves import Curves
+
+TOLD = ("loss", "chosen_moved", "kl", "kl_error")
+"""What the card says of the result, besides the metrics."""
 
 if TYPE_CHECKING:
+    from generative.preference.losses import PreferenceConfig
     from generative.preference.preflight import Checked, Findings
     from qx.dpo import Dpo
 
@@ -24,13 +26,7 @@ def draw(run: Run, checked: Checked) -> None:
     curves.sides(axes[0], "rewards", "implicit reward, beta x nats", margin=True)
     curves.ranked(axes[1])
     curves.sides(axes[2], "logps", "log pi, nats a completion")
-    sides = list(zip(*checked.lengths, strict=True))[1:]
-    least, most = (pick(pick(side) for side in sides) for pick in (min, max))
-    edges = np.unique(np.linspace(least, most + 1, 31).round()) - 0.5  # whole tokens
-    axes[3].hist(sides, bins=list(edges), color=[plots.COLOURS[c] for c in SIDES.values()], label=list(SIDES))
-    axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
-    plots.label(axes[3], "length of completions", "tokens", "pairs")
-    plots.legend(axes[3])
+    pairs_report.panel(axes[3], pairs_report.histograms(checked)[0])
     plots.save(made, run.path / "report.png")
 
 
@@ -45,13 +41,14 @@ def card(options: Dpo, findings: Findings, result: Mapping[str, Any], said: Sequ
         "",
         f"# {options.pairs.stem}, from {options.model.name}",
         "",
-        f"Trained by `qx dpo` on preference pairs: loss {' + '.join(p.loss)}, beta {p.beta:g}, {t.steps:,} updates of "
-        f"{t.batch_size} pairs, learning rate {t.learning_rate:g}, seed {options.seed}.",
+        f"Trained by `qx dpo` on {result['learned']:,} preference pairs: loss {_losses(p)}, beta {p.beta:g}"
+        f"{f', anchor {p.anchor:g}' if p.anchor else ''}, {t.steps:,} updates of {t.batch_size} pairs, learning rate "
+        f"{t.learning_rate:g}, {t.precision}, seed {options.seed}{_adapters(options)}.",
         "",
         "## The pairs",
         "",
-        f"{findings.usable:,} of {findings.pairs:,} rows were used. In the mean the chosen have "
-        f"{findings.chosen_length:.1f} tokens and the rejected {findings.rejected_length:.1f}; in "
+        f"{findings.usable:,} of {findings.pairs:,} rows can teach. The median chosen side has "
+        f"{findings.chosen_length:g} tokens, the rejected {findings.rejected_length:g}; in "
         f"{findings.chosen_longer:.0%} of the pairs the chosen one is the longer.",
         "",
         *[f"- {name.replace('_', ' ')}: {n:,}" for name, n in findings.counts().items() if isinstance(n, int) and n],
@@ -61,13 +58,25 @@ def card(options: Dpo, findings: Findings, result: Mapping[str, Any], said: Sequ
     ]
     if result.get("held_out"):
         lines += ["| pairs held out | |", "|---|---|"]
-        lines += [f"| {name} | {result[name]:.4g} |" for name in result if "/" in name or name == "loss"]
+        lines += [f"| {name} | {result[name]:.4g} |" for name in result if "/" in name or name in TOLD]
         lines.append("")
     lines += ["## Before and after", ""]
     for each in said:
         lines += [f"**{_line(each['prompt'])}**", "", f"- before: {_line(each['before'])}"]
         lines += [f"- after: {_line(each['after'])}", ""]
     return "\n".join(lines)
+
+
+def _losses(preference: PreferenceConfig) -> str:
+    """The losses, with their weights where they have some."""
+    weights = preference.weights or (None,) * len(preference.loss)
+    return " + ".join(
+        name if weight is None else f"{weight:g} {name}" for weight, name in zip(weights, preference.loss, strict=True)
+    )
+
+
+def _adapters(options: Dpo) -> str:
+    return f", by adapters of rank {options.lora_rank} and alpha {options.lora_alpha:g}" if options.lora_rank else ""
 
 
 def _line(text: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +11,39 @@ from generative.objective import Data, Objective
 from generative.preference.tokens import Tokens
 from lab import streams
 
-T = TypeVar("T")
+
+def divided(tokens: Sequence[Tokens], seed: int, share: float) -> tuple[list[Tokens], list[Tokens]]:
+    """(to learn from, held out), by seed; at most that share is held out, and at least one is learned from.
+
+    All of one prompt are on one side, so that what is held out was not learned in other words. Where that leaves
+    nothing to hold out, as where all have one prompt, all of one text are on one side.
+    """
+    for alike in (_prompt, _text):
+        held = _taken([alike(each) for each in tokens], seed, min(int(share * len(tokens)), len(tokens) - 1))
+        if held:
+            break
+    return [t for i, t in enumerate(tokens) if i not in held], [t for i, t in enumerate(tokens) if i in held]
 
 
-def divided(samples: Sequence[T], seed: int, share: float) -> tuple[list[T], list[T]]:
-    """(to learn from, held out), by seed: of one sample or more at least one is learned from."""
-    order = torch.randperm(len(samples), generator=streams.generator(seed, "held out")).tolist()
-    count = min(int(share * len(samples)), len(samples) - 1)
-    held = set(order[:count])
-    return [s for i, s in enumerate(samples) if i not in held], [s for i, s in enumerate(samples) if i in held]
+def _prompt(tokens: Tokens) -> Hashable:
+    return tokens.prompt or _text(tokens)
+
+
+def _text(tokens: Tokens) -> Hashable:
+    """The same for a pair and for one that says the opposite."""
+    return tokens.prompt, frozenset((tokens.chosen, tokens.rejected))
+
+
+def _taken(groups: Sequence[Hashable], seed: int, most: int) -> set[int]:
+    """Places of whole groups, drawn by seed while no more than so many are taken."""
+    places: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    listed, taken = list(places.values()), set[int]()
+    for number in torch.randperm(len(listed), generator=streams.generator(seed, "held out")).tolist():
+        if len(taken) + len(listed[number]) <= most:
+            taken.update(listed[number])
+    return taken
 
 
 def different(tokens: Iterable[Tokens], count: int) -> list[Tokens]:
@@ -37,6 +60,10 @@ def means(
     objective: Objective, model: nn.Module, data: Data, device: torch.device, batch_size: int = 16
 ) -> dict[str, Tensor]:
     """The mean loss and metrics over all samples, float64 on the CPU.
+
+    An objective that looks at a whole batch (`generative.objective.Whole`: of preferences kto, aot, aot-unpaired) looks
+    at `batch_size` samples here, and the last time at what is left. Its loss is then comparable with that of training
+    where batches are as large, and depends on the order of the samples.
 
     Args:
         objective: draws nothing that counts: the key of a sample is its index.

@@ -18,9 +18,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lab import checkpoint, console
+from lab import run as runs
 from lab.run import Run, RunError, next_free, plain, write_json
 from qx.interrupts import until_at_rest
-from qx.processes import Beside, Crew, crew
+from qx.processes import Beside, Crew, crew, processes
 from qx.usage import Common, Lasting, UsageError
 
 MUST_BE_FINITE = ("loss", "gradient_norm", "td_error")
@@ -115,6 +116,14 @@ def device_of(common: Common) -> torch.device:
     if common.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: this machine has no CUDA device that torch can see; use --device cpu")
     return torch.device("cuda" if common.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def vacant(common: Common) -> None:
+    """Before work that no checkpoint keeps. Raises RunError where --out is taken; of several processes `start` says
+    it, when all of them are there.
+    """
+    if common.out is not None and processes() == 1:
+        runs.vacant(common.out)
 
 
 def start(job: Job, config: dict[str, Any], common: Lasting) -> tuple[Run, dict[str, Any]]:
@@ -221,7 +230,8 @@ def drive(job: Job, run: Run, save_every: float, those: Crew) -> None:
                 if watch:
                     metrics = {**metrics, **job.watch()}
                 line = run.log(step, metrics)
-                bar.update(step, "  ".join(f"{n} {_mean(line[n])}" for n in job.headline if n in line))
+                told = {name.rpartition("/")[2]: line[name] for name in job.headline if name in line}
+                bar.update(step, "  ".join(f"{name} {_mean(value)}" for name, value in told.items()))
             if those.leads and isinstance(job, Showing):
                 job.look(run, step)
             stop = those.any(interrupted())
@@ -231,7 +241,9 @@ def drive(job: Job, run: Run, save_every: float, those: Crew) -> None:
             if stop:
                 raise KeyboardInterrupt
             previous = step
-    run.save(trainer.step, trainer.state_dict())
+        run.save(trainer.step, trainer.state_dict())
+        if those.any(interrupted()):
+            raise KeyboardInterrupt
 
 
 def _guard(run: Run, step: int, metrics: Mapping[str, Tensor]) -> None:

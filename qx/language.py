@@ -22,6 +22,7 @@ from qx import maze_report
 from qx.jobs import device_of, finished
 from qx.usage import Common, UsageError
 
+FAR = 30  # nats from the reference, from which a person is warned
 DRIFTED, DRAWS = 64, 4  # prompts, and completions of each, by which the distance to the reference is measured
 
 
@@ -78,14 +79,21 @@ class LanguageJob:
                 words = f"{found['success']:.1%} reach the goal, {found['optimal']:.1%} of these by a shortest way"
                 rows.append((when, f"{words} ({found['mazes']} held-out mazes, {found['excess']:.2f} moves too many)"))
         if "kl" in result:
-            words = f"{result['kl']:.2f} nats a completion to the reference, standard error {result['kl_error']:.2g}"
-            rows.append(("KL", words))
-        return [*rows, ("run", str(result["run"]))]
+            rows.append(("KL", distance(result)))
+        home = Path(result["run"])
+        return [*rows, ("pictures", str(home / "report.png")), ("run", str(home))]
 
     def _model(self) -> LanguageModel:
         model = self.trainer.result
         assert isinstance(model, LanguageModel)
         return model.eval()
+
+
+def distance(result: Mapping[str, Any]) -> str:
+    """The KL to the reference, in words."""
+    said = f"{round(result['kl'], 2) + 0.0:.2f} nats a completion to the reference"  # and not -0.00
+    far = f"; beyond {FAR} little is left of it: a smaller --learning-rate or a larger --beta" * (result["kl"] > FAR)
+    return f"{said}, standard error {result['kl_error']:.2g}{far}"
 
 
 def trainer_of(
@@ -104,9 +112,25 @@ def folder_of(run: Path) -> Path:
     return run / "model" if (run / "model").is_dir() else run
 
 
+def begun(model: Path) -> Path:
+    """What a training starts from: what a run has made, or the folder itself. Raises UsageError where
+    there is none, and before a run's end.
+    """
+    if not model.exists():
+        raise UsageError(f"--model {model}: no such folder; expected a run, or a model of transformers on this disk")
+    folder = folder_of(model)
+    if folder == model:
+        finished(folder)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UsageError(f"--model {model}: adapters alone; expected the model/ beside them, which has them in it")
+    if not any((folder / name).is_file() for name in ("model.json", "config.json")):
+        raise UsageError(
+            f"--model {model}: no model here; expected a run, or a folder of transformers (it would hold config.json)"
+        )
+    return folder
+
+
 def load(run: Path) -> tuple[LanguageModel, CharacterTokenizer]:
     """The model of a run, or of its `model/` folder. Raises ModelError, TokenizerError; UsageError before its end."""
-    folder = folder_of(run)
-    if folder == run:
-        finished(run)
+    folder = begun(run)
     return LanguageModel.load(folder), CharacterTokenizer.load(folder / "tokenizer.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ LIMITS: dict[str, Limits] = {
     **dict.fromkeys(COUNTS.split(), ((LEAST, 1),)),
     **dict.fromkeys(NOT_NEGATIVE.split(), ((LEAST, 0),)),
     "atoms": ((LEAST, 2),),
-    **dict.fromkeys(POSITIVE.split(), ((ABOVE, 0),)),
+    **dict.fromkeys(POSITIVE.split(), ((ABOVE, 0), (UNDER, math.inf))),
     **dict.fromkeys(["gamma", "lam", "epsilon", "final_epsilon", "final_rate", "dropout"], ((LEAST, 0), (MOST, 1))),
     "held_out": ((LEAST, 0), (UNDER, 1)),
     "beta2": ((LEAST, 0), (UNDER, 1)),

@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        console.err.print("[bold red]qx:[/] interrupted")
+        return 1
     except BrokenPipeError:  # whoever read the output has seen enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest, which is flushed at the very end
         return 1
@@ -102,9 +105,6 @@ def _run(args: Sequence[str]) -> int:
                 raise
         console.err.print(f"[bold red]qx:[/] {console.escape(str(error))}", soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
-        console.err.print("[bold red]qx:[/] interrupted")
-        return 1
     if "--json" in args:
         print(json.dumps(result))
     return 0

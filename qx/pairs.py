@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import tyro
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
 from generative.preference.preflight import preflight
+from generative.preference.tokens import PairTokenizer, Plain
+from generative.preference.tokens import Pretrained as Tokenised
+from generative.saved import of_transformers
 from lab import console
 from qx import pairs_report
 from qx.jobs import device_of, write_result
-from qx.language import load
+from qx.language import begun, load
 from qx.usage import Answering, UsageError, parse
 
 
@@ -29,11 +33,14 @@ class Pairs(Answering):
     """check: a .jsonl or .parquet file, or the folder of a data set. mazes: the JSON Lines file to write."""
     strict: bool = False
     """check: stop at the first row that would be dropped from training."""
+    limit: int = 1024
+    """check, with --model: the longest sequence in tokens, prompt and completion; what is longer would be cut."""
     count: int = 8000
-    """Pairs to write. More teach more mazes."""
+    """mazes: pairs to write. More teach more mazes."""
     model: Path | None = None
-    """The run of a model that walks mazes: its own mistakes are rejected and a shortest way is chosen. Without one,
-    two imperfect demonstrations of a maze are compared."""
+    """check: the run or folder of a model, with whose tokenizer the pairs are looked at, as `qx dpo` would. mazes: the
+    run of a model that walks mazes, whose own mistakes are rejected and a shortest way is chosen; without one, two
+    imperfect demonstrations of a maze are compared."""
 
 
 def pairs(args: Sequence[str]) -> dict[str, Any]:
@@ -53,18 +60,28 @@ def pairs(args: Sequence[str]) -> dict[str, Any]:
         if len(made) < options.count:
             console.err.print(f"[dim]fewer than the {options.count} asked for: the model makes too few mistakes")
         return {"pairs": len(made), "file": str(options.file)}
-    checked = preflight(options.file, strict=options.strict)
+    tokenise, reach = _reader(options.model) if options.model else (None, None)
+    limit = options.limit if reach is None else min(options.limit, reach)
+    checked = preflight(options.file, tokenise, limit if tokenise else None, strict=options.strict)
     result = checked.findings.counts()
     write_result(options, result)
-    rows = [
-        [name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value)]
-        for name, value in result.items()
-    ]
-    console.out.print(f"[bold]{console.escape(str(options.file))}", soft_wrap=True)  # wider than the table
-    console.table("", ["finding", "count"], rows)
-    for message in checked.findings.first.values():
-        console.out.print(f"[dim]first:[/] {console.escape(message)}", soft_wrap=True)
+    pairs_report.say(options.file, checked)
     pairs_report.show(checked)
     if options.out is not None:
         pairs_report.draw(checked, options.out / "report.png")
+        lines = [json.dumps({"finding": kind, "row": said}) + "\n" for kind, said in checked.findings.noted]
+        (options.out / "findings.jsonl").write_text("".join(lines), encoding="utf-8")
     return result
+
+
+def _reader(model: Path) -> tuple[PairTokenizer, int | None]:
+    """What makes tokens for a model, and the longest sequence that it can read."""
+    folder = begun(model)
+    if not of_transformers(folder):
+        found, tokenizer = load(model)
+        reach = found.transformer.arguments["length"]
+        return Plain(tokenizer), reach if isinstance(reach, int) else None
+    from generative.language import pretrained  # transformers takes seconds to load
+
+    whole = pretrained.load(folder)
+    return Tokenised(whole.tokenizer), whole.reach

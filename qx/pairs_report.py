@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
+from matplotlib.axes import Axes
 
-from generative.preference.preflight import Checked
+from generative.preference.preflight import DOUBTFUL, UNTEACHING, Checked
 from lab import console, plots
+from qx.curves import SIDES
 
 BINS = 10
 OUTERMOST = 0.01  # share of the numbers, at either end
@@ -61,6 +63,28 @@ def histograms(checked: Checked) -> list[Histogram]:
     ]
 
 
+def say(file: Path, checked: Checked) -> None:
+    """Print how many rows can teach, what is dropped and what is only doubtful, with the first row of each."""
+    found = checked.findings
+    chats = f", {found.chats:,} of them chats" if found.chats else ""
+    head = f"[bold]{console.escape(str(file))}[/]: {found.usable:,} of {found.pairs:,} rows can teach{chats}"
+    console.out.print(head, soft_wrap=True)
+    for title, kinds in (("dropped", UNTEACHING), ("kept, but doubtful", DOUBTFUL)):
+        met = [kind for kind in kinds if kind in found.first]
+        if met:
+            console.out.print(f"[bold]{title}")
+        for kind in met:
+            words = f"{getattr(found, kind):>8,}  {kind.replace('_', ' ')}; the first: {found.first[kind]}"
+            console.out.print(console.escape(words), soft_wrap=True)
+    if found.usable:
+        if not checked.tokens:
+            console.out.print("[dim]not looked at: what a tokenizer merges, refuses or cuts; --model counts it")
+        unit = "tokens" if checked.tokens else "characters"
+        sides = f"chosen {found.chosen_length:g}, rejected {found.rejected_length:g} {unit}"
+        longer = f"in {found.chosen_longer:.0%} of the pairs the chosen side is the longer"
+        console.out.print(f"median length: {sides}; {longer}", soft_wrap=True)
+
+
 def show(checked: Checked) -> None:
     """Print the histograms: a count and a bar for each bin."""
     for each in histograms(checked):
@@ -80,17 +104,22 @@ def draw(checked: Checked, path: Path) -> None:
         return
     made, axes = plots.figure(1, len(found), width=4.8, height=3.4)
     for ax, each in zip(axes, found, strict=True):
-        place, height = np.arange(len(each.bins)), 0.8 / len(each.names)
-        for i, (name, counts) in enumerate(zip(each.names, each.counts, strict=True)):
-            colour = plots.COLOURS[(2, 4)[i] if len(each.names) > 1 else 0]
-            ax.barh(place + (i + 0.5) * height - 0.4, counts, height=height, color=colour, label=name)
-        ax.set_yticks(place, each.bins)
-        ax.invert_yaxis()  # the least above, as in the table
-        ax.grid(axis="y", visible=False)
-        plots.label(ax, each.title, "pairs")
-        if len(each.names) > 1:
-            plots.legend(ax)
+        panel(ax, each)
     plots.save(made, path)
+
+
+def panel(ax: Axes, drawn: Histogram) -> None:
+    """One histogram, a bar beside the other for each set."""
+    place, height = np.arange(len(drawn.bins)), 0.8 / len(drawn.names)
+    for i, (name, counts) in enumerate(zip(drawn.names, drawn.counts, strict=True)):
+        colour = plots.COLOURS[SIDES.get(name, 0)]
+        ax.barh(place + (i + 0.5) * height - 0.4, counts, height=height, color=colour, label=name)
+    ax.set_yticks(place, drawn.bins)
+    ax.invert_yaxis()  # the least above, as in the table
+    ax.grid(axis="y", visible=False)
+    plots.label(ax, drawn.title, "pairs")
+    if len(drawn.names) > 1:
+        plots.legend(ax)
 
 
 def _bin(numbers: Int64[np.ndarray, "..."], width: int) -> Int64[np.ndarray, "..."]:

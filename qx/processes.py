@@ -39,9 +39,14 @@ GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "
 """Where a process reads that it is one of several."""
 
 
+def processes() -> int:
+    """How many were started."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def begin(command: str) -> None:
     """Before any work: all but the first process fall silent. Raises UsageError for a command that is not shared."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = processes()
     if size == 1:
         asked = "MASTER_PORT" in os.environ and "RANK" not in os.environ and "ACCELERATE_USE_CPU" in os.environ
         if asked and command in SHARED:
@@ -60,7 +65,7 @@ def begin(command: str) -> None:
 
 def crew() -> Crew:
     """Those who prepared this job with each other. Raises UsageError where each prepared one of its own."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = processes()
     if size == 1:
         return Crew(None)
     from accelerate import Accelerator

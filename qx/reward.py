@@ -18,15 +18,16 @@ from generative.preference.reward import BradleyTerry, RewardModel
 from generative.preference.tokens import PairTokenizer, Plain, Tokens
 from generative.preference.tokens import Pretrained as Tokenised
 from generative.saved import of_transformers
+from generative.shares import cast
 from generative.train import TrainConfig, Trainer
 from lab import plots
 from lab.run import Run
 from qx.curves import Curves
 from qx.held_out import divided, means
-from qx.jobs import device_of, show, start
-from qx.language import folder_of, load
+from qx.jobs import device_of, show, start, vacant
+from qx.language import begun, folder_of, load
 from qx.usable import usable
-from qx.usage import Common, Lasting, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, from_tree, parse, to_tree, value_of
 
 REWARD_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=1e-3, warmup=20)
 
@@ -50,8 +51,8 @@ class Reward(Lasting):
 
 
 TRANSFORMERS = Reward(
-    pairs=Path("PAIRS"),
-    model=Path("FOLDER"),
+    pairs=tyro.MISSING,
+    model=tyro.MISSING,
     train=TrainConfig(steps=200, batch_size=16, learning_rate=5e-5, warmup=10),
 )
 """What suits a model that was trained before, by others, on much."""
@@ -96,7 +97,8 @@ class RewardJob:
     def _judged(self) -> dict[str, Tensor]:
         if not self.held:
             return {}
-        return means(self.trainer.objective, self.trainer.result.eval(), PairData(self.held), self.device)
+        with cast(self.options.train.precision, self.device.type):
+            return means(self.trainer.objective, self.trainer.result.eval(), PairData(self.held), self.device)
 
     def evaluate(self) -> dict[str, Any]:
         """What is said of the pairs held out, and what the file held."""
@@ -114,15 +116,18 @@ class RewardJob:
         if result["held_out"]:
             words = f"{result['rewards/accuracies']:.1%} of {result['held_out']} pairs held out are ranked right"
             rows.append(("held out", f"{words}, by {result['rewards/margins']:.2f} nats"))
+        else:
+            rows.append(("held out", "none; a larger --held-out would say how well it ranks"))
         home = Path(result["run"])
         return [*rows, ("pictures", str(home / "report.png")), ("model", str(home / "model"))]
 
 
 def reward(args: Sequence[str]) -> dict[str, Any]:
     """`qx reward PAIRS --model RUN_OR_FOLDER`."""
-    options = parse(Reward, args, "qx reward")
-    if of_transformers(options.model):  # which learns by other steps than a small model
-        options = parse(Reward, args, "qx reward", default=TRANSFORMERS)
+    foreign = of_transformers(folder_of(Path(value_of(args, "--model") or "")))
+    options = parse(Reward, args, "qx reward", default=TRANSFORMERS if foreign else None)
+    options = dataclasses.replace(options, model=begun(options.model))
+    vacant(options)
     job = prepare(options)
     settled = dataclasses.replace(options, pairs=options.pairs.resolve(), model=options.model.resolve())
     _, result = start(job, to_tree(settled), options)
@@ -188,7 +193,7 @@ def card(options: Reward, result: Mapping[str, Any]) -> str:
         "",
         f"Trained by `qx reward` on preference pairs, by -log sigmoid(r_chosen - r_rejected): {train.steps:,} updates "
         f"of {train.batch_size} pairs, learning rate {train.learning_rate:g}, seed {options.seed}. "
-        f"{data['usable']:,} of {data['pairs']:,} rows were used.",
+        f"{data['usable']:,} of {data['pairs']:,} rows can teach; {result['learned']:,} were learned from.",
         "",
         "The one logit of a prompt with its completion is the reward, read off the last token that is not the padding "
         "token. Rewards of one prompt's completions may be compared; those of different prompts may not.",

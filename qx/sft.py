@@ -20,7 +20,7 @@ from lab import streams
 from lab.run import Run
 from qx.jobs import Job, show, start
 from qx.language import LanguageJob, trainer_of
-from qx.usage import Common, Lasting, asked, from_tree, parse, to_tree
+from qx.usage import Common, Lasting, asked, from_tree, parse, to_tree, value_of
 
 MODEL = ModelConfig()
 SFT_DEFAULTS = TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3)
@@ -43,7 +43,7 @@ class Sft(Lasting):
 
 def sft(args: Sequence[str]) -> dict[str, Any]:
     """`qx sft DATA`, `qx sft DATA --model FOLDER`."""
-    if any(word.partition("=")[0] == "--model" for word in args):
+    if value_of(args, "--model") is not None:
         from qx import sft_pretrained  # transformers takes seconds to load
 
         return sft_pretrained.sft(args)

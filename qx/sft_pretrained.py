@@ -18,12 +18,14 @@ from generative.language.causal import Causal, check
 from generative.language.demonstrations import DemonstrationData, Demonstrations, FineTuning, read
 from generative.language.pretrained import Pretrained, complete, load
 from generative.preference.tokens import Pretrained as Tokenised
+from generative.shares import cast
 from generative.train import TrainConfig, Trainer
 from lab import console, plots
 from lab.run import Run
 from qx.curves import Curves
 from qx.held_out import different, divided, means
-from qx.jobs import device_of, show, start
+from qx.jobs import device_of, show, start, vacant
+from qx.language import begun
 from qx.usage import Common, Lasting, from_tree, parse, to_tree
 
 SPOKEN = 8  # prompts that are continued for the report
@@ -38,11 +40,14 @@ class SftPretrained(Lasting):
     """A .jsonl or .parquet file, or the folder of a data set, with `prompt` and `completion`, or with pairs, whose
     chosen sides are learned."""
     model: Path
-    """The folder of a causal language model of transformers to start from."""
+    """What to start from: a run of `qx sft` or `qx dpo` on such a model, or the folder of a causal language model of
+    transformers."""
     limit: int = 1024
     """The longest sequence in tokens, prompt and completion; what is longer is cut."""
     held_out: float = 0.05
     """The share of the demonstrations that it is judged by, and does not learn from."""
+    strict: bool = False
+    """Stop at the first row that is no demonstration, where by default it is left out and counted."""
     train: TrainConfig = TRAIN
 
 
@@ -88,7 +93,8 @@ class SftPretrainedJob:
     def _judged(self, model: Causal) -> dict[str, Tensor]:
         if not self.held:
             return {}
-        return means(self.trainer.objective, model, DemonstrationData(self.held), self.device)
+        with cast(self.options.train.precision, self.device.type):
+            return means(self.trainer.objective, model, DemonstrationData(self.held), self.device)
 
     def evaluate(self) -> dict[str, Any]:
         """The loss of the demonstrations held out, before and after, and what the file held."""
@@ -134,8 +140,10 @@ class SftPretrainedJob:
         rows = []
         if result["held_out"]:
             old, new = result["before"]["nll_per_token"], result["nll_per_token"]
-            words = f"{new:.3f} nats a token of {result['held_out']} demonstrations, {old:.3f} before"
+            words = f"{new:.3f} nats a token, a mean over {result['held_out']} demonstrations; {old:.3f} before"
             rows.append(("held out", words))
+        else:
+            rows.append(("held out", "nothing; a larger --held-out would say how well it does"))
         home = Path(result["run"])
         return [*rows, *((name, str(home / file)) for name, file in FILES.items())]
 
@@ -146,6 +154,8 @@ FILES = {"pictures": "report.png", "samples": "samples.jsonl", "model": "model"}
 def sft(args: Sequence[str]) -> dict[str, Any]:
     """`qx sft DATA --model FOLDER`."""
     options = parse(SftPretrained, args, "qx sft")
+    options = dataclasses.replace(options, model=begun(options.model))
+    vacant(options)
     job = prepare(options)
     settled = dataclasses.replace(options, data=options.data.resolve(), model=options.model.resolve())
     _, result = start(job, to_tree(settled), options)
@@ -161,7 +171,7 @@ def reopen(run: Run, common: Common) -> SftPretrainedJob:
 def prepare(options: SftPretrained) -> SftPretrainedJob:
     """The job, before anything is written. What is cut or left out is said."""
     pretrained = load(options.model)
-    told = read(options.data, Tokenised(pretrained.tokenizer), pretrained.within(options.limit))
+    told = read(options.data, Tokenised(pretrained.tokenizer), pretrained.within(options.limit), strict=options.strict)
     for kind, places in told.doubts.items():
         words = f"{len(places)} demonstrations {kind}; the first: {places[0]}"
         console.err.print(f"[dim]{console.escape(words)}[/]", soft_wrap=True)

@@ -70,6 +70,15 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     return found
 
 
+def value_of(args: Sequence[str], flag: str) -> str | None:
+    """What a flag is given, before the words are parsed: what it is decides what the others are by default."""
+    for place, word in enumerate(args):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            return value if equals else next(iter(args[place + 1 :]), None)
+    return None
+
+
 @contextlib.contextmanager
 def asked(what: str) -> Iterator[None]:
     """What a constructor refuses here was asked for: a plain ValueError becomes a UsageError, in one line."""

@@ -47,7 +47,7 @@ def save_adapter(model: Any, folder: Path, base: Path) -> None:
         target_modules=layers,
         fan_in_fan_out=made.fan_in_fan_out,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=str(base),
+        base_model_name_or_path=str(base.resolve()),
         inference_mode=True,
     ).save_pretrained(folder)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -5,12 +5,14 @@ no padding. Its attention is exchanged for ours by transformers' own seam for th
 it is torch's as before, so that the model generates and saves as ever. The head is multiplied only where a token is
 scored, a chunk at a time (`backbones.likelihood`): logits [B, T, V] never exist.
 
-What an architecture does that a row cannot honour is refused by name: windows that are shorter than the sequence, sinks
-and caps of the attention's logits, scaled or capped logits of the head. `check` compares with the model's own forward.
+What an architecture does that a row cannot honour is refused by name: windows that are shorter than the sequence,
+rotary angles that depend on the longest sequence beside it, sinks and caps of the attention's logits, scaled or capped
+logits of the head. `check` compares with the model's own forward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +28,9 @@ from generative.saved import ModelError
 
 NAME = "quincunx"
 STRANGE = ("s_aux", "softcap")  # of an attention
+GROWING = ("longrope", "dynamic")
+"""Rotary embeddings whose angles depend on the longest sequence of a batch, once that is beyond a length."""
+ORIGINAL = "original_max_position_embeddings"
 SCALES = {  # of a head's logits, and where they do nothing
     "final_logit_softcapping": None,
     "logit_scale": 1.0,
@@ -93,10 +98,27 @@ def states(model: Any, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[
 
     Raises UnsupportedModelError when a layer asks for what a row cannot honour.
     """
+    _refuse_growing(model, row)
     nothing = tokens.new_zeros(1, 1, 1, 1, dtype=torch.bool)  # a mask that is ready, so that none is made
     asked = {"position_ids": row.position[None], "attention_mask": nothing, "continuations": row}
     hidden: Tensor = model.base_model(input_ids=tokens[None], use_cache=False, **asked).last_hidden_state
     return hidden[0]
+
+
+def _refuse_growing(model: Any, row: Continuations) -> None:
+    """Raises UnsupportedModelError for a row so long that its other sequences would get other angles."""
+    config = model.config.get_text_config()
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for rope in (found, *found.values()):  # of all layers, or of each kind of them
+        if not isinstance(rope, Mapping) or (kind := rope.get("rope_type", rope.get("type"))) not in GROWING:
+            continue
+        lengths = (rope.get(ORIGINAL), getattr(config, ORIGINAL, None), config.max_position_embeddings)
+        reach = min(length for length in lengths if length is not None)
+        if (longest := int(row.position.max()) + 1) >= reach:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}: its rope type is {kind}, so a sequence of {longest} tokens changes what is "
+                f"said of those beside it; expected fewer than {reach}"
+            )
 
 
 def attention(

@@ -23,12 +23,12 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from backbones.continuations import Continuations
-from generative.jsonl import Fault, show
+from generative.jsonl import Fault, listed, show
 from generative.language.examples import COLUMNS, ExampleError
 from generative.language.tokenizer import TokenizerError
 from generative.objective import Batch, Losses
 from generative.preference.data import Judge
-from generative.preference.pairs import Pair, Text, pair_of, said, text_of
+from generative.preference.pairs import Pair, Text, pair_of, silent, template_of, text_of
 from generative.preference.records import RecordError, records
 from generative.preference.tokens import PairTokenizer, Tokens
 
@@ -94,42 +94,42 @@ class Demonstrations:
     """What was noticed, and of which rows: each list has "PLACE: what" in the order of the file."""
 
 
-def read(path: Path, tokenizer: PairTokenizer, limit: int) -> Demonstrations:
+def read(path: Path, tokenizer: PairTokenizer, limit: int, *, strict: bool = False) -> Demonstrations:
     """All demonstrations of a file or folder (`generative.preference.records`), in order.
 
     Args:
         path: what to read.
         tokenizer: of the model that is to learn.
         limit: the longest sequence in tokens. What is longer is cut, and left out where its prompt leaves no room.
+        strict: stop at the first row that is left out.
 
     Raises:
-        ExampleError: at the first row that is no demonstration, or that the tokenizer refuses; for no rows; and where
-            nothing fits.
+        ExampleError: for a file that cannot be read, or of which nothing is left to learn from; with `strict` for a row
+            that is no demonstration, that the tokenizer refuses, or whose prompt leaves no room.
     """
     found, doubts = list[Tokens](), dict[str, list[str]]()
     try:
         for place, row in records(path, READ):
-            pair = row if isinstance(row, Fault) else demonstration(row)
-            if isinstance(pair, Fault):
-                raise ExampleError(f"{place}: {pair.message}")
-            try:
-                whole = dataclasses.replace(tokenizer(pair), rejected=())
-            except TokenizerError as error:
-                raise ExampleError(f"{place}: {error}") from None
-            if not whole.chosen:
-                raise ExampleError(f"{place}: nothing of the completion is left in tokens")
-            part = whole.cut(limit)
-            if not part.chosen:
-                words = f"its prompt has {len(whole.prompt)} tokens, and there is room for {limit}"
-                doubts.setdefault("left out, overlong prompt", []).append(f"{place}: {words}")
+            part = _tokenised(row, tokenizer, limit)
+            if isinstance(part, Fault):
+                if strict:
+                    raise ExampleError(f"{place}: {part.message}")
+                doubts.setdefault(f"left out, {part.kind.replace('_', ' ')}", []).append(f"{place}: {part.message}")
                 continue
-            if len(part.chosen) < len(whole.chosen):
-                words = f"the completion ends after {len(part.chosen)} of its {len(whole.chosen)} tokens"
+            more, cut, tokens = part
+            if more:
+                words = f"{listed(more)}: the chat template decides what of it is seen"
+                doubts.setdefault("more keys", []).append(f"{place}: {words}")
+            if not tokens.prompt:
+                words = "its prompt is nothing in tokens: the first token of the completion is not scored"
+                doubts.setdefault("no prompt", []).append(f"{place}: {words}")
+            if cut:
+                words = f"the completion ends after {len(tokens.chosen)} of its {len(tokens.chosen) + cut} tokens"
                 doubts.setdefault("cut", []).append(f"{place}: {words}: {limit} with the prompt")
-            if part.merged:
-                words = f"{part.merged} tokens at the end of the prompt merge with the completion"
+            if tokens.merged:
+                words = f"{tokens.merged} of the last tokens of the prompt merge with the completion"
                 doubts.setdefault("merged", []).append(f"{place}: {words}")
-            found.append(part)
+            found.append(tokens)
     except RecordError as error:
         raise ExampleError(str(error)) from None
     if not found:
@@ -138,10 +138,34 @@ def read(path: Path, tokenizer: PairTokenizer, limit: int) -> Demonstrations:
     return Demonstrations(found, doubts)
 
 
+def _tokenised(
+    row: dict[str, Any] | Fault, tokenizer: PairTokenizer, limit: int
+) -> tuple[list[str], int, Tokens] | Fault:
+    """(`Pair.more`, tokens that are cut off, what is left) of a row, or why it is left out."""
+    pair = row if isinstance(row, Fault) else demonstration(row)
+    if isinstance(pair, Fault):
+        return pair
+    try:
+        whole = dataclasses.replace(tokenizer(pair), rejected=())
+    except TokenizerError as error:
+        return Fault("not_tokenised", str(error))
+    if not whole.chosen:
+        return Fault("empty", "nothing of the completion is left in tokens")
+    part = whole.cut(limit)
+    if not part.chosen:
+        return Fault("overlong_prompt", f"its prompt has {len(whole.prompt)} tokens, and there is room for {limit}")
+    if not part.scored()[0]:
+        return Fault("unscored", "nothing of the completion is scored: one token, and no prompt before it")
+    return pair.more(), len(whole.chosen) - len(part.chosen), part
+
+
 def demonstration(row: dict[str, Any]) -> Pair | Fault:
-    """The demonstration of a row as a pair whose sides are the same; of a row with a pair, that pair."""
+    """The demonstration of a row as a pair whose sides are the same; of a row with a pair, that pair, also where
+    its sides are the same."""
     if row.get("completion") is None and "chosen" in row:
-        return pair_of(row)
+        pair = pair_of(row)
+        alike = isinstance(pair, Fault) and pair.kind == "identical" and row.get("prompt") is not None
+        return demonstration({**row, "completion": row["chosen"]}) if alike else pair
     texts = list[Text]()
     for column in COLUMNS:
         if row.get(column) is None:
@@ -154,8 +178,9 @@ def demonstration(row: dict[str, Any]) -> Pair | Fault:
     prompt, completion = texts
     if isinstance(prompt, str) != isinstance(completion, str):
         return Fault("not_string", "prompt and completion: expected both strings, or both lists of messages")
-    if not said(completion).strip():
+    if silent(completion):
         return Fault("empty", "the completion is empty; there is nothing to learn")
     if not isinstance(prompt, str) and not prompt:
         return Fault("empty", "the prompt has no messages; a chat needs one to answer")
-    return Pair(prompt, completion, completion)
+    template = template_of(row)
+    return template if isinstance(template, Fault) else Pair(prompt, completion, completion, template)

@@ -18,7 +18,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from generative.language.generate import choose
 from generative.saved import ModelError
+from lab import streams
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,16 @@ def complete(
     *,
     limit: int,
     batch_size: int = 16,
-    generator: torch.Generator | None = None,
+    key: Int64[Tensor, "N"] | None = None,
 ) -> list[list[int]]:
-    """The continuation of each prompt, without the end: the likeliest token each time, or with a generator a draw.
+    """The continuation of each prompt, without the end: the likeliest token each time, or with keys a draw.
 
     Args:
         pretrained: asked on the device it is on.
         prompts: tokens, one at least each.
         limit: the most tokens to add.
         batch_size: prompts at a time.
-        generator: for draws from the model at temperature 1, on the CPU.
+        key: one for each prompt, for draws from the model at temperature 1; token t uses `uniform(key, t)`.
     """
     model, tokenizer, found = pretrained.model, pretrained.tokenizer, list[list[int]]()
     device = model.get_input_embeddings().weight.device
@@ -103,7 +105,8 @@ def complete(
         for row, prompt in enumerate(part):  # filled on the left, so that all go on at the same place
             tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
-        found += _continued(model, tokens.to(device), mask.to(device), limit, tokenizer.eos_token_id, generator)
+        keys = None if key is None else key[first : first + batch_size].to(device)
+        found += _continued(model, tokens.to(device), mask.to(device), limit, tokenizer.eos_token_id, keys)
     return found
 
 
@@ -113,20 +116,17 @@ def _continued(
     mask: Int64[Tensor, "B T"],
     limit: int,
     end: int,
-    generator: torch.Generator | None,
+    key: Int64[Tensor, "B"] | None,
 ) -> list[list[int]]:
     cache, ended, added = None, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device), list[Tensor]()
     asked, position = tokens, (mask.cumsum(1) - 1).clamp(min=0)
-    for _ in range(limit):
+    for t in range(limit):
         told = model(
             input_ids=asked, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
             logits_to_keep=1,
         )  # fmt: skip
         cache, logits = told.past_key_values, told.logits[:, -1].float()
-        if generator is None:
-            token = logits.argmax(-1)
-        else:
-            token = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
+        token = choose(logits, 1.0, None if key is None else streams.uniform(key, t))
         token = torch.where(ended, end, token)
         added.append(token)
         ended = ended | (token == end)

@@ -7,9 +7,8 @@ It is what a reward model is worth without any training of the policy, at n time
 completions have the same score, y is said with probability F(r(x, y))^n - F(r(x, y)-)^n, F the distribution function
 of the score under the policy. Of equal scores the first drawn wins.
 
-Draws are a function of (seed, number of the prompt, number of the draw); of a model of transformers, whose draws of a
-prompt share a generator, of (seed, number of the prompt, n). So they depend on the prompts beside them by rounding at
-most. Completions here are as a reward model learned them: with the end, unless they were cut before it.
+Draws are a function of (seed, number of the prompt, number of the draw), and depend on what is beside them by rounding
+at most. Completions here are as a reward model learned them: with the end, unless they were cut before it.
 
 Key: P prompts, n draws of each.
 """
@@ -17,16 +16,16 @@ Key: P prompts, n draws of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from backbones.continuations import Continuations
 from generative.language.generate import generate
 from generative.language.model import LanguageModel
+from generative.preference.data import joined
 from generative.preference.reward import Scorer
 from lab import streams
 
@@ -48,32 +47,53 @@ def drawn(
         end: the token that ends a completion.
         batch_size: completions at a time.
     """
+
+    def speak(asked: Sequence[Prompt], key: Int64[Tensor, "B"]) -> list[Completion]:
+        return generate(model, asked, limit=limit, end=end, temperature=1.0, key=key)
+
+    return _drawn(speak, prompts, n, seed, limit, end, batch_size)
+
+
+def drawn_pretrained(
+    pretrained: Any,
+    prompts: Sequence[Prompt],
+    n: int,
+    *,
+    seed: int,
+    limit: int,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """As `drawn`, by a `generative.language.pretrained.Pretrained`; `progress` hears how many completions are drawn."""
+    from generative.language.pretrained import complete  # transformers takes seconds to load
+
+    def speak(asked: Sequence[Prompt], key: Int64[Tensor, "B"]) -> list[Completion]:
+        return complete(pretrained, asked, limit=limit, batch_size=len(asked), key=key)
+
+    return _drawn(speak, prompts, n, seed, limit, pretrained.tokenizer.eos_token_id, batch_size, progress)
+
+
+def _drawn(
+    speak: Callable[[Sequence[Prompt], Int64[Tensor, "B"]], list[Completion]],
+    prompts: Sequence[Prompt],
+    n: int,
+    seed: int,
+    limit: int,
+    end: int,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """n completions of each prompt, each by a key of its own, some at a time."""
     asked = [prompt for prompt in prompts for _ in range(n)]
     key = torch.tensor([streams.derive(seed, "draw", i, k) for i in range(len(prompts)) for k in range(n)])
     found = list[Completion]()
     for first in range(0, len(asked), batch_size):
         part = slice(first, first + batch_size)
-        found += generate(model, asked[part], limit=limit, end=end, temperature=1.0, key=key[part])
-    ended = _ended(found, limit, end)
+        found += speak(asked[part], key[part])
+        if progress is not None:
+            progress(len(found))
+    ended = [[*each, end] if len(each) < limit else each for each in found]  # who said less has come to an end
     return [ended[i * n : (i + 1) * n] for i in range(len(prompts))]
-
-
-def drawn_pretrained(
-    pretrained: Any, prompts: Sequence[Prompt], n: int, *, seed: int, limit: int
-) -> list[list[Completion]]:
-    """n completions of each prompt by a `generative.language.pretrained.Pretrained`, the end included; else as `drawn`.
-
-    The draws of a prompt are made at once, and prompt by prompt: they share a generator, which is the prompt's own.
-    """
-    from generative.language.pretrained import complete  # transformers takes seconds to load
-
-    end = pretrained.tokenizer.eos_token_id
-    found = list[list[Completion]]()
-    for i, prompt in enumerate(prompts):
-        draws = streams.generator(seed, "draw", i)
-        rows = complete(pretrained, [prompt] * n, limit=limit, batch_size=n, generator=draws)
-        found.append(_ended(rows, limit, end))
-    return found
 
 
 @torch.no_grad()
@@ -100,9 +120,7 @@ def scored(
     found = []
     for first in range(0, max(len(prompts), 1), batch_size):
         heads, tails = prompts[first : first + batch_size], completions[first : first + batch_size]
-        row = Continuations([len(head) for head in heads], [[len(tail) for tail in each] for each in tails], device)
-        parts = [part for head, each in zip(heads, tails, strict=True) for part in (head, *each)]
-        tokens = torch.tensor([token for part in parts for token in part], device=device)
+        tokens, row = joined(heads, tails, device)
         found.append(scorer.score(tokens, row).view(-1, row.each))
     return torch.cat(found)
 
@@ -120,8 +138,3 @@ def divergence(n: int) -> float:
     policy", theorem 1).
     """
     return math.log(n) - (n - 1) / n
-
-
-def _ended(found: Sequence[Completion], limit: int, end: int) -> list[Completion]:
-    """A model that said less than it might has come to an end."""
-    return [[*each, end] if len(each) < limit else each for each in found]

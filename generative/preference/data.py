@@ -17,7 +17,11 @@ from torch import Tensor
 from backbones.continuations import Continuations
 from generative.objective import Batch
 from generative.preference.tokens import Tokens
+from generative.saved import ModelError
 from generative.shares import Precision, cast
+
+ROUNDING = 1e-3
+"""Nats above 0 that a sum of log-probabilities may have; of torch's own cross-entropy it is never above."""
 
 Progress = Callable[[int], None]
 
@@ -91,6 +95,25 @@ def packed(batch: Batch, *, shared: bool = True) -> tuple[Int64[Tensor, "N"], Co
     return flat[torch.cat(order).to(tokens.device)], row
 
 
+def joined(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Sequence[int]]], device: torch.device
+) -> tuple[Int64[Tensor, "N"], Continuations]:
+    """The row of prompts with their completions: each prompt once, and after it all of its own.
+
+    Args:
+        prompts: tokens of each.
+        completions: of each prompt, equally many, each one token or more.
+        device: of both that are returned.
+
+    Raises:
+        ValueError: for no prompt, an empty completion, or unequally many.
+    """
+    lengths = [[len(completion) for completion in each] for each in completions]
+    row = Continuations([len(prompt) for prompt in prompts], lengths, device)
+    parts = [part for prompt, each in zip(prompts, completions, strict=True) for part in (prompt, *each)]
+    return torch.tensor([token for part in parts for token in part], device=device), row
+
+
 def judged(
     model: Judge,
     pairs: PairData,
@@ -109,6 +132,9 @@ def judged(
         device: of the model.
         precision: what it computes in.
         tokens: at a time, or one pair where that is longer.
+
+    Raises:
+        ModelError: where what it says is no finite log-probability; of that portion nothing is filled in.
     """
     done = 0
     for index in _portions(pairs.lengths.sum(1), tokens):
@@ -117,8 +143,21 @@ def judged(
             batch = {name: tensor.to(device) for name, tensor in pairs.batch(index).items()}
             with torch.no_grad(), cast(precision, device.type):
                 flat, row = packed(batch)
-                found[index] = row.sums(model.judge(flat, row)).view(-1, 2).double().cpu()
+                told = row.sums(model.judge(flat, row)).view(-1, 2).double().cpu()
+            if not (fine := credible(told)).all():
+                place, side = (~fine).nonzero()[0].tolist()
+                raise ModelError(
+                    f"the model says {told[place, side]:.4g} nats of the {('chosen', 'rejected')[side]} side of pair "
+                    f"{int(index[place]) + 1} of {len(pairs)}; expected a finite number, 0 at most: its weights are "
+                    "damaged, or too large for what it computes in"
+                )
+            found[index] = told
         yield done
+
+
+def credible(told: Float[Tensor, "N 2"]) -> Bool[Tensor, "N 2"]:
+    """Where numbers can be log-probabilities of what was said: finite, and not above 0 but for rounding."""
+    return told.isfinite() & (told <= ROUNDING)
 
 
 def _portions(size: Int64[Tensor, "N"], most: int) -> Iterator[Int64[Tensor, "B"]]:

@@ -65,6 +65,11 @@ class DenoisingDPO:
         self.denoising = dataclasses.replace(denoising, dropout=0.0)
         self.reference = copy.deepcopy(reference).requires_grad_(False).eval()
 
+    @property
+    def whole(self) -> str:
+        """As `dpo.DPO.whole`."""
+        return self.dpo.whole
+
     def loss(self, model: nn.Module, batch: Batch, key: Int64[Tensor, "B"]) -> Losses:
         """f - anchor log pi(chosen) [B], level and noise of each pair drawn from its key."""
         noised = self.noised(batch, key)

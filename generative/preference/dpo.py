@@ -25,7 +25,9 @@ from generative.preference.losses import Preference, PreferenceConfig
 PLAIN = PreferenceConfig()
 """DPO with a beta of 0.1."""
 TIE = 1e-4
+"""In nats: rewards that differ by no more than beta times it are equal."""
 FLAT = 1e-3
+"""Of the slope of an undecided pair: a loss with less of a slope teaches next to nothing."""
 
 
 class DPO:
@@ -39,16 +41,23 @@ class DPO:
     Raises ValueError as `losses.Preference` does, for a configuration that asks for what there is not.
 
     Metrics, one number a pair, named as the field names them: `rewards/chosen` and `rewards/rejected` are the implicit
-    rewards beta (log pi - log ref), `rewards/margins` their difference, `rewards/accuracies` 1 where it is positive (by
-    more than `TIE` nats: before the first update it is nothing but rounding),
+    rewards beta (log pi - log ref), or beta log pi where no loss looks at the reference, and then per token where the
+    losses are (`losses.Preference.rewards`), `rewards/margins` their difference, `rewards/accuracies` 1 where it is
+    positive (by more than `TIE` nats: before the first update it is nothing but rounding),
     `logps/chosen` and `logps/rejected` the policy's log-probabilities in nats, `loss/preference` is f, the loss
     without the anchor, and `zero_gradient` is 1 where a pair teaches next to nothing: where |d loss / d pi_c| +
-    |d loss / d pi_r| is less than `FLAT` of beta, which it is for an undecided pair of DPO.
+    |d loss / d pi_r| is less than `FLAT` of what it is for an undecided pair of the same lengths, whose four vectors
+    are 0. Of DPO that is beta, of DPO per token beta / n for two sides of n tokens.
     """
 
     def __init__(self, config: PreferenceConfig = PLAIN, *, shared: bool = True) -> None:
         self.preference, self.beta, self.anchor = Preference(config), config.beta, config.anchor
         self.shared = shared
+
+    @property
+    def whole(self) -> str:
+        """Which losses look at what of a whole batch, in words, and so cannot be had of its parts; mostly empty."""
+        return self.preference.whole
 
     def loss(self, model: nn.Module, batch: Batch, key: Int64[Tensor, "B"]) -> Losses:
         """f - anchor log pi(chosen) [B]; DPO's f is ln 2 while the policy is the reference. `key` is not used."""
@@ -60,7 +69,9 @@ class DPO:
     def told(self, four: Four, chosen: Int64[Tensor, "B"], rejected: Int64[Tensor, "B"]) -> Losses:
         """Loss and metrics of the four vectors, wherever they come from, and of both sides' lengths."""
         value = self.preference(four, chosen, rejected)
-        good, bad = (self.beta * ratio for ratio in four.ratios)
+        good, bad = self.preference.rewards(four, chosen, rejected)
+        undecided = Four(*map(torch.zeros_like, four))
+        steep = self._slope(undecided, chosen, rejected)
         metrics = {
             "rewards/chosen": good,
             "rewards/rejected": bad,
@@ -69,7 +80,7 @@ class DPO:
             "logps/chosen": four.pi_c,
             "logps/rejected": four.pi_r,
             "loss/preference": value + self.anchor * four.pi_c,
-            "zero_gradient": (self._slope(four, chosen, rejected) < FLAT * self.beta).float(),
+            "zero_gradient": (self._slope(four, chosen, rejected) < FLAT * steep).float(),
         }
         return Losses(value, metrics)
 

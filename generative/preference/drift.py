@@ -27,8 +27,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from backbones.continuations import Continuations
-from generative.preference.data import Judge
+from generative.preference.data import Judge, joined
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,7 @@ def ratios(
     found, step = list[Tensor](), max(1, at_once // len(completions[0]))
     for first in range(0, len(prompts), step):
         heads, tails = prompts[first : first + step], completions[first : first + step]
-        row = Continuations([len(head) for head in heads], [[len(tail) for tail in said] for said in tails], device)
-        parts = [part for head, said in zip(heads, tails, strict=True) for part in (head, *said)]
-        tokens = torch.tensor([token for part in parts for token in part], device=device)
+        tokens, row = joined(heads, tails, device)
         d = policy.judge(tokens, row).double() - reference.judge(tokens, row).double()  # [M], in nats
         found.append(torch.stack([row.sums(d), row.sums(torch.expm1(-d) + d)]).cpu())
     return torch.cat(found, dim=1)

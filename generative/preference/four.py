@@ -6,15 +6,19 @@
 Where they come from is not known here: a language model, a policy on a grid, or a denoiser's surrogate. Three things
 that papers present as losses of their own are done to the vectors, and then any loss may follow:
 
-    per token           all four divided by the lengths of their completions (IPO as its authors run it, SimPO, ORPO)
     reference-free      both references 0: only the policy's own preference counts
     another divergence  the policy is held to its reference by D_f instead of the reverse KL, that is by f'(u) of the
                         ratio u = pi / ref where DPO has log u (Wang et al. 2023, "Beyond reverse KL", eq. 8)
+    per token           all four divided by the lengths of their completions (IPO as its authors run it, SimPO, ORPO)
+
+Several are done in this order. D_f is of policies over whole completions, and so u is the ratio of a whole one: what is
+divided by the length is f'(u), as in trl.
 
     reverse KL  log u               forward KL  1 - 1 / u
     JS          log 2u / (1 + u)    alpha       (1 - u^-alpha) / alpha,  0 < alpha < 1; reverse KL at 0, forward at 1
 
-Constants of f' cancel in losses of a difference; they are chosen so that f'(1) = 0.
+Constants of f' cancel in losses of a difference, but not where lengths divide them; they are chosen so that f'(1) = 0,
+and a policy that is its reference prefers nothing.
 """
 
 from __future__ import annotations

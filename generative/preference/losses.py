@@ -9,6 +9,7 @@ log-probabilities come from is not known here: a language model, a policy on a g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,18 +18,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from generative.preference import four as vectors
-from generative.preference.contrastive import bradley_terry as bradley_terry
-from generative.preference.contrastive import cdpo as cdpo
-from generative.preference.contrastive import discopop, exo, hinge
-from generative.preference.contrastive import ipo as ipo
-from generative.preference.contrastive import robust as robust
-from generative.preference.contrastive import sigmoid as sigmoid
-from generative.preference.four import Divergence, Four
+from generative.preference.contrastive import cdpo, discopop, exo, hinge, ipo, robust, sigmoid
+from generative.preference.four import Divergence, Four, Vector
 from generative.preference.sided import apo_down, apo_zero, bco, kto, nca, sppo
 from generative.preference.transport import aot, aot_unpaired
 from generative.preference.unreferenced import orpo, simpo
 
-Kind = Literal["contrastive", "sided", "batch", "unreferenced"]
+Kind = Literal["contrastive", "sided", "transport", "unreferenced"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,9 @@ class Loss:
     """Whether it takes `smoothing`, the share of labels that are wrong."""
     per_token: bool = False
     """Whether it is a loss of log-probabilities per token."""
+    whole: str = ""
+    """What of all pairs of a batch it looks at, so that parts of the batch would have another loss. Most look at each
+    pair by itself."""
 
     def __call__(self, *four: Any, **options: Any) -> Float[Tensor, "B"]:
         """core(pi_c, pi_r, ref_c, ref_r, beta, ...)."""
@@ -62,9 +61,9 @@ LOSSES: dict[str, Loss] = {
     "sppo": Loss(sppo, "sided"),
     "apo-zero": Loss(apo_zero, "sided"),
     "apo-down": Loss(apo_down, "sided"),
-    "kto": Loss(kto, "sided"),
-    "aot": Loss(aot, "batch", smooths=True),
-    "aot-unpaired": Loss(aot_unpaired, "batch", smooths=True),
+    "kto": Loss(kto, "sided", whole="the mean of all log-ratios"),
+    "aot": Loss(aot, "transport", smooths=True, whole="the ranks of all margins"),
+    "aot-unpaired": Loss(aot_unpaired, "transport", smooths=True, whole="the ranks of all log-ratios"),
     "simpo": Loss(simpo, "unreferenced", per_token=True),
     "orpo": Loss(orpo, "unreferenced", per_token=True),
 }
@@ -78,9 +77,10 @@ class PreferenceConfig:
     """Losses to add up: sigmoid (DPO), cdpo, robust, ipo, hinge, exo, discopop, nca, bco, sppo, apo-zero, apo-down,
     kto, aot, aot-unpaired, simpo, orpo; sigmoid-per-token and ipo-per-token divide by lengths first."""
     weights: tuple[float, ...] = ()
-    """Of the losses, in their order; by default 1 each."""
+    """Of the losses, in their order, 0 or more; by default 1 each."""
     beta: float = 0.1
-    """Strength of the hold to the reference. Larger stays closer to it and learns less."""
+    """Strength of the hold to the reference. Larger stays closer to it and learns less. simpo, which has none, asks for
+    a margin of 0.5 / beta nats a token: 5 with a beta of 0.1; its authors have a beta of 2 to 10."""
     smoothing: float | None = None
     """Share of the labels that is taken to be wrong, for cdpo, robust, exo and aot; by default what each paper has."""
     divergence: Divergence = "reverse-kl"
@@ -97,8 +97,9 @@ class Preference:
     """The loss of a configuration.
 
     Raises:
-        ValueError: for a loss that does not exist, weights that are not one each, a beta that is not positive, a
-            smoothing outside (0, 1/2) or where nothing is smoothed, another divergence for losses of no difference.
+        ValueError: for a loss that does not exist, weights that are not one each, negative, not finite or all 0, a beta
+            that is not positive and finite, an anchor that is negative or not finite, a smoothing outside (0, 1/2) or
+            where nothing is smoothed, another divergence for losses of no difference.
     """
 
     def __init__(self, config: PreferenceConfig) -> None:
@@ -109,8 +110,10 @@ class Preference:
         if not config.loss:
             raise ValueError("loss: expected one at least")
         self.terms = [(LOSSES[name], weight) for name, weight in zip(config.loss, self._weights(), strict=True)]
-        if config.beta <= 0:
-            raise ValueError(f"beta is {config.beta:g}: expected more than 0")
+        if not 0 < config.beta < math.inf:
+            raise ValueError(f"beta is {config.beta:g}: expected a finite number above 0")
+        if not 0 <= config.anchor < math.inf:
+            raise ValueError(f"anchor is {config.anchor:g}: expected a finite number, 0 or more")
         if config.smoothing is not None:
             if not any(loss.smooths for loss, _ in self.terms):
                 raise ValueError(f"smoothing {config.smoothing:g}: {', '.join(config.loss)} smooths nothing")
@@ -124,7 +127,36 @@ class Preference:
         config = self.config
         if config.weights and len(config.weights) != len(config.loss):
             raise ValueError(f"{len(config.weights)} weights for {len(config.loss)} losses: expected one each")
-        return config.weights or (1.0,) * len(config.loss)
+        found = config.weights or (1.0,) * len(config.loss)
+        if not all(0 <= weight < math.inf for weight in found) or not any(found):
+            told = ", ".join(f"{weight:g}" for weight in found)
+            raise ValueError(f"weights are {told}: expected finite numbers, 0 or more, and one at least above 0")
+        return found
+
+    @property
+    def whole(self) -> str:
+        """Which losses look at what of a whole batch, in words; empty where all look at each pair by itself."""
+        found = {name: LOSSES[name].whole for name in self.config.loss}
+        return " and ".join(f"{name} looks at {what}" for name, what in found.items() if what)
+
+    def rewards(self, four: Four, chosen: Int64[Tensor, "B"], rejected: Int64[Tensor, "B"]) -> tuple[Vector, Vector]:
+        """The implicit rewards of both sides, each [B]: beta (log pi - log ref), summed over tokens.
+
+        Where no loss looks at the reference they are beta log pi, per token where each of the losses is (Meng et al.
+        2024, eq. 4). trl has it so, too: DPOTrainer sums, CPOTrainer has the mean over tokens for simpo.
+
+        Args:
+            four: the log-probabilities, summed over tokens.
+            chosen: tokens of the chosen.
+            rejected: tokens of the rejected.
+        """
+        losses = [loss for loss, _ in self.terms]
+        if self.config.reference_free or all(loss.kind == "unreferenced" for loss in losses):
+            four = vectors.reference_free(four)
+            if all(loss.per_token for loss in losses):
+                four = vectors.per_token(four, chosen, rejected)
+        good, bad = four.ratios
+        return self.config.beta * good, self.config.beta * bad
 
     def __call__(
         self, four: Four, chosen: Int64[Tensor, "B"] | None = None, rejected: Int64[Tensor, "B"] | None = None
@@ -137,6 +169,8 @@ class Preference:
             rejected: tokens of the rejected.
         """
         asked = vectors.reference_free(four) if self.config.reference_free else four
+        if self.config.divergence != "reverse-kl":
+            asked = vectors.diverging(asked, self.config.divergence, self.config.alpha)
         total = self.config.anchor * -four.pi_c
         for loss, weight in self.terms:
             seen = asked
@@ -144,8 +178,6 @@ class Preference:
                 if chosen is None or rejected is None:
                     raise ValueError("a loss per token needs the lengths of the completions")
                 seen = vectors.per_token(seen, chosen, rejected)
-            if self.config.divergence != "reverse-kl":
-                seen = vectors.diverging(seen, self.config.divergence, self.config.alpha)
             smoothed = loss.smooths and self.config.smoothing is not None
             options = {"smoothing": self.config.smoothing} if smoothed else {}
             total = total + weight * loss(*seen, self.config.beta, **options)

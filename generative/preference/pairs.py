@@ -2,9 +2,13 @@
 
 A row holds `chosen` and `rejected`, and a `prompt` or none. All are strings, or all lists of messages, objects with
 `role` and `content`. Without a prompt both sides begin with it: it is what they have in common, of strings without a
-last space (which belongs to the word after it), of chats in whole messages.
+last space (which belongs to the word after it), of chats in whole messages. So of two strings that begin alike, where
+one ends there, a side is empty, and the row is a fault; trl 1.16 keeps it.
 
-`read` refuses the file at the first row that cannot teach anything, and names that row; `preflight` counts them all.
+What else a message holds (`tool_calls`, `reasoning_content`, ...), and the columns `tools` and `chat_template_kwargs`,
+the chat template is handed as it is, as by trl, without keys that are null, which parquet gives to all messages alike.
+
+`rows` names what is wrong with a row that cannot teach anything; `preflight` counts them all.
 """
 
 from __future__ import annotations
@@ -12,15 +16,16 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice, takewhile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from generative.jsonl import Fault, show
-from generative.preference.records import COLUMNS, RecordError, records
+from generative.jsonl import Fault, listed, show
+from generative.preference.records import COLUMNS, TEMPLATE, RecordError, records
 
-NAMED = 8  # columns, at most, in a message about one that is missing
+DEEP = 64  # lists and objects in one another, at most, of what a chat template is handed
 
 
 class PairError(ValueError):
@@ -33,6 +38,12 @@ class Message:
 
     role: str
     content: str
+    more: str = ""
+    """What else it holds, an object as JSON; "" for nothing."""
+
+    def plain(self) -> dict[str, Any]:
+        """The object that it was read from, without null."""
+        return {"role": self.role, "content": self.content, **_decoded(self.more)}
 
 
 Text = str | tuple[Message, ...]
@@ -45,26 +56,28 @@ class Pair:
     prompt: Text
     chosen: Text
     rejected: Text
+    template: str = ""
+    """The row's `tools` and `chat_template_kwargs`, an object as JSON; "" for neither."""
 
     @property
     def chat(self) -> bool:
         """Whether it is of messages."""
         return not isinstance(self.prompt, str)
 
+    def handed(self) -> dict[str, Any]:
+        """What the chat template is handed besides messages, by name."""
+        columns = _decoded(self.template)
+        tools = {"tools": columns["tools"]} if "tools" in columns else {}
+        return {**tools, **columns.get("chat_template_kwargs", {})}
+
+    def more(self) -> list[str]:
+        """The names of all that the chat template is handed beside roles and contents, sorted."""
+        chat = [] if isinstance(self.prompt, str) else [*self.prompt, *self.chosen, *self.rejected]
+        messages = {key for message in chat if isinstance(message, Message) for key in _decoded(message.more)}
+        return sorted({*_decoded(self.template), *messages})
+
 
 Found = Pair | Fault
-
-
-def read(path: Path) -> list[Pair]:
-    """All pairs of the file, in order. Raises PairError at the first row that is no usable pair, or for no rows."""
-    pairs = []
-    for place, found in rows(path):
-        if isinstance(found, Fault):
-            raise PairError(f"{place}: {found.message}")
-        pairs.append(found)
-    if not pairs:
-        raise PairError(f"{path}: holds no pair; expected one JSON object a line with {', '.join(COLUMNS)}")
-    return pairs
 
 
 def rows(path: Path) -> Iterator[tuple[str, Found]]:
@@ -77,10 +90,10 @@ def rows(path: Path) -> Iterator[tuple[str, Found]]:
 
 
 def write(path: Path, pairs: Iterable[Pair]) -> None:
-    """Write the pairs as JSON Lines, so that `read` gives them back."""
+    """Write the pairs as JSON Lines, so that `rows` gives them back."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for pair in pairs:
-            row = {column: _plain(getattr(pair, column)) for column in COLUMNS}
+            row = {column: _plain(getattr(pair, column)) for column in COLUMNS} | _decoded(pair.template)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -92,9 +105,10 @@ def pair_of(row: dict[str, Any]) -> Found:
             continue
         if column in row and column != "prompt":
             return Fault("missing_column", f"the column {column!r} is null; expected a string, or a list of messages")
-        near = difflib.get_close_matches(column, [key for key in row if key not in COLUMNS], n=1)
+        near = difflib.get_close_matches(column, [key for key in row if key not in (*COLUMNS, *TEMPLATE)], n=1)
         if near or column != "prompt":
-            hint = f"did {near[0]!r} mean it?" if near else f"it holds {_held(row)}"
+            held = "a demonstration, and no pair" if "completion" in row else listed(row)
+            hint = f"did {near[0]!r} mean it?" if near else f"it holds {held}"
             return Fault("missing_column", f"the column {column!r} is missing; {hint}")
     texts = {}
     for column, value in given.items():
@@ -109,18 +123,16 @@ def pair_of(row: dict[str, Any]) -> Found:
     if texts["chosen"] == texts["rejected"]:
         both = show(said(texts["chosen"]))
         return Fault("identical", f"chosen and rejected are the same text {both}: no preference to learn")
-    return _usable(Pair(**texts) if "prompt" in texts else _implicit(texts["chosen"], texts["rejected"]))
-
-
-def _held(row: dict[str, Any]) -> str:
-    """The names of its columns, the first of many."""
-    names = ", ".join(show(name) for name in islice(row, NAMED)) or "nothing"
-    return f"{names} and {len(row) - NAMED} more" if len(row) > NAMED else names
+    template = template_of(row)
+    if isinstance(template, Fault):
+        return template
+    pair = Pair(**texts, template="") if "prompt" in texts else _implicit(texts["chosen"], texts["rejected"])
+    return _usable(replace(pair, template=template))
 
 
 def _usable(pair: Pair) -> Found:
     for column in ("chosen", "rejected"):
-        if not said(getattr(pair, column)).strip():
+        if silent(getattr(pair, column)):
             return Fault("empty", f"the {column} side is empty; a pair needs two completions")
     if pair.chat and not pair.prompt:
         return Fault("empty", "the prompt has no messages; a chat needs one to answer")
@@ -160,8 +172,46 @@ def text_of(column: str, value: object) -> Text | Fault:
             found = _unicode(column, each[key])
             if isinstance(found, Fault):
                 return found
-        messages.append(Message(each["role"], each["content"]))
+        more = _encoded(column, {key: part for key, part in each.items() if key not in ("role", "content")})
+        if isinstance(more, Fault):
+            return more
+        messages.append(Message(each["role"], each["content"], more))
     return tuple(messages)
+
+
+def template_of(row: dict[str, Any]) -> str | Fault:
+    """`Pair.template` of a row, or what is wrong with it."""
+    given = {column: row.get(column) for column in TEMPLATE}
+    if isinstance(given["tools"], str):
+        with suppress(ValueError, RecursionError):  # then it is no list either
+            given["tools"] = json.loads(given["tools"])
+    given = {column: value for column, value in given.items() if value}
+    for column, kind, words in (("tools", list, "a list, or one as JSON"), ("chat_template_kwargs", dict, "an object")):
+        if not isinstance(given.get(column, kind()), kind):
+            return Fault("not_string", f"{column!r} is {show(given[column])}; expected {words}")
+    return _encoded(" and ".join(given), given)
+
+
+def _encoded(column: str, found: dict[str, Any]) -> str | Fault:
+    """An object as JSON, without keys that are null; "" where nothing is left."""
+    try:
+        kept = _kept(found)
+        return _unicode(column, json.dumps(kept, ensure_ascii=False) if kept else "")
+    except (TypeError, ValueError) as error:
+        return Fault("not_string", f"{column!r} holds what is no JSON ({error}); expected what a file of it can hold")
+
+
+def _kept(found: Any, depth: int = 0) -> Any:
+    if depth > DEEP:
+        raise ValueError(f"deeper than {DEEP}")
+    if isinstance(found, dict):
+        return {key: _kept(part, depth + 1) for key, part in found.items() if part is not None}
+    return [_kept(part, depth + 1) for part in found] if isinstance(found, list) else found
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text or "{}")
+    return found
 
 
 def _unicode(column: str, text: str) -> str | Fault:
@@ -175,5 +225,11 @@ def said(text: Text) -> str:
     return text if isinstance(text, str) else "".join(message.content for message in text)
 
 
+def silent(text: Text) -> bool:
+    """Whether nothing is said, and a message holds nothing else either."""
+    more = not isinstance(text, str) and any(any(_decoded(message.more).values()) for message in text)
+    return not said(text).strip() and not more
+
+
 def _plain(text: Text) -> Any:
-    return text if isinstance(text, str) else [{"role": each.role, "content": each.content} for each in text]
+    return text if isinstance(text, str) else [message.plain() for message in text]

@@ -7,26 +7,35 @@ counted and kept.
                empty, identical: a side says nothing, nothing of it is left in tokens, or both say the same
                not_tokenised: the tokenizer refuses it
                overlong_prompt: the prompt fills all the room there is, so that no token of a completion is left
+               unscored: no token of a side has a past, and with it a log-probability
                identical_when_cut: both sides are the same once they are cut: no gradient
     kept       duplicated, contradictory: the pair stood in the file before, or did with its sides exchanged
                merged: a tokenizer's token reaches over the boundary, so that the prompt loses its end
                overlong_chosen, overlong_rejected: a side is cut
+               no_prompt: the prompt is nothing in tokens, so that the first token of either side is not scored: it has
+               no past. Sides that differ there only can teach, since all that follows is judged after it
+               more_keys: a message is more than role and content, or the row has tools or chat_template_kwargs; what
+               of it is seen, the chat template decides
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from generative.jsonl import Fault
+from generative.jsonl import Fault, listed
 from generative.language.tokenizer import TokenizerError
 from generative.preference.pairs import Pair, PairError, rows, said
 from generative.preference.tokens import PairTokenizer, Tokens
 
 UNREADABLE = ("not_json", "not_object", "missing_column", "not_string", "empty", "identical")
-UNTEACHING = (*UNREADABLE, "not_tokenised", "overlong_prompt", "identical_when_cut")
-DOUBTFUL = ("duplicated", "contradictory", "merged", "overlong_chosen", "overlong_rejected")
+UNTEACHING = (*UNREADABLE, "not_tokenised", "overlong_prompt", "unscored", "identical_when_cut")
+DOUBTFUL = (
+    *("duplicated", "contradictory", "merged", "overlong_chosen", "overlong_rejected"),
+    *("no_prompt", "more_keys"),
+)
 
 
 @dataclass
@@ -45,19 +54,32 @@ class Findings:
     identical: int = 0
     not_tokenised: int = 0
     overlong_prompt: int = 0
+    unscored: int = 0
     identical_when_cut: int = 0
     duplicated: int = 0
     contradictory: int = 0
     merged: int = 0
     overlong_chosen: int = 0
     overlong_rejected: int = 0
+    no_prompt: int = 0
+    more_keys: int = 0
+    chats: int = 0
+    """Usable pairs of messages; the others are of text."""
     chosen_length: float = 0.0
-    """Mean length of the chosen side over usable pairs: in tokens where there is a tokenizer, else in characters."""
+    """Median length of the chosen side over usable pairs: in tokens where there is a tokenizer, else in characters."""
     rejected_length: float = 0.0
     chosen_longer: float = 0.0
     """Share of usable pairs whose chosen side is the longer; far from a half, length alone may be what is learned."""
-    first: dict[str, str] = field(default_factory=dict)
-    """The place and message of the first row found with each fault."""
+    noted: list[tuple[str, str]] = field(default_factory=list)
+    """(what was found, "PLACE: message") of every row with a fault or a doubt, in the order of the file."""
+
+    @property
+    def first(self) -> dict[str, str]:
+        """The first of each that was found."""
+        found = dict[str, str]()
+        for kind, message in self.noted:
+            found.setdefault(kind, message)
+        return found
 
     @property
     def dropped(self) -> int:
@@ -66,12 +88,12 @@ class Findings:
 
     def counts(self) -> dict[str, int | float]:
         """Every number by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "first"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "noted"}
 
     def note(self, kind: str, place: str, message: str) -> None:
         """One more of a kind."""
         setattr(self, kind, getattr(self, kind) + 1)
-        self.first.setdefault(kind, f"{place}: {message}")
+        self.noted.append((kind, f"{place}: {message}"))
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,7 @@ def preflight(
             _doubt_tokens(findings, place, part, sizes, limit)
             tokens.append(part)
         findings.usable += 1
+        findings.chats += found.chat
         pairs.append(found)
         lengths.append(sizes)
     _lengths(findings, lengths)
@@ -143,6 +166,11 @@ def _tokenised(
     part = whole if limit is None else whole.cut(limit)
     if not part.chosen or not part.rejected:
         return "overlong_prompt", f"its prompt has {sizes[0]} tokens, and there is room for {limit}", sizes, part
+    if not all(part.scored()):
+        words = "" if limit is None or part == whole else f", cut to {limit}"
+        side = "rejected" if part.scored()[0] else "chosen"
+        words = f"nothing of the {side} side is scored: one token{words}, and no prompt before it"
+        return "unscored", words, sizes, part
     if part.chosen == part.rejected:
         cut = "" if limit is None or part == whole else f" once they are cut to {limit}"
         return "identical_when_cut", f"both sides are the same tokens{cut}: no gradient", sizes, part
@@ -150,7 +178,7 @@ def _tokenised(
 
 
 def _doubt(findings: Findings, seen: dict[Pair, str], place: str, pair: Pair) -> None:
-    exchanged = Pair(pair.prompt, chosen=pair.rejected, rejected=pair.chosen)
+    exchanged = replace(pair, chosen=pair.rejected, rejected=pair.chosen)
     for kind, earlier, words in (
         ("duplicated", pair, "the same pair as"),
         ("contradictory", exchanged, "the sides exchanged of"),
@@ -158,11 +186,17 @@ def _doubt(findings: Findings, seen: dict[Pair, str], place: str, pair: Pair) ->
         if earlier in seen:
             findings.note(kind, place, f"{words} {seen[earlier]}")
     seen.setdefault(pair, place)
+    if more := pair.more():
+        findings.note("more_keys", place, f"{listed(more)}: the chat template decides what of it is seen")
 
 
 def _doubt_tokens(findings: Findings, place: str, part: Tokens, sizes: tuple[int, int, int], limit: int | None) -> None:
     if part.merged:
-        findings.note("merged", place, f"{part.merged} tokens at the end of the prompt merge with a completion")
+        words = "1 token" if part.merged == 1 else f"{part.merged} tokens"
+        advice = "a space there belongs to the beginning of the completion"
+        findings.note("merged", place, f"{words} at the end of the prompt merge with a completion; {advice}")
+    if not part.prompt:
+        findings.note("no_prompt", place, "its prompt is nothing in tokens: the first token of a side is not scored")
     for kind, whole, kept in (("chosen", sizes[1], part.chosen), ("rejected", sizes[2], part.rejected)):
         if len(kept) < whole:
             words = f"the {kind} side ends after {len(kept)} of its {whole} tokens: {limit} with the prompt"
@@ -173,6 +207,6 @@ def _lengths(findings: Findings, lengths: Iterable[tuple[int, int, int]]) -> Non
     both = [(chosen, rejected) for _, chosen, rejected in lengths]
     if both:
         findings.chosen_length, findings.rejected_length, findings.chosen_longer = (
-            sum(each) / len(both)
-            for each in (*zip(*both, strict=True), [chosen > rejected for chosen, rejected in both])
+            *(float(statistics.median(side)) for side in zip(*both, strict=True)),
+            sum(chosen > rejected for chosen, rejected in both) / len(both),
         )

@@ -4,8 +4,17 @@
     FILE.parquet            a column each                                   FILE.parquet, row 17
     FOLDER                  of `datasets.save_to_disk`, or with parquet or JSON Lines files as on the hub
 
-Of a folder with several splits the one named "train" is read, or the only one there is. Of other columns than ours
-only the names are read. A table that holds fewer rows than it says, or ends before it says so, is damaged.
+Of a folder with several splits the one named "train" is read, or the only one there is. As on the hub, names say which
+split a file is of: its own name up to the number of the part, or else a folder's; one that says none, as pairs.jsonl,
+is of a split without a name. A folder is refused where that does not tell which files are meant: where splits have
+names and some file has none, or where the files of the split lie in several folders. Files of other splits are passed
+over, and so are those that end with neither .parquet nor .jsonl.
+
+    train-00000-of-00002.parquet, train.jsonl, data/train-1.jsonl, default/train/0000.parquet     train
+    train_prefs-00000-of-00001.parquet, train_prefs/0000.parquet                                  train_prefs
+
+Of other columns than ours, and those that chat templates are handed, only the names are read. A table that holds fewer
+rows than it says, or ends before it says so, is damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +31,12 @@ from pyarrow import ipc, parquet
 from generative.jsonl import Fault, decoded, show
 
 COLUMNS = ("prompt", "chosen", "rejected")
+TEMPLATE = ("tools", "chat_template_kwargs")
+"""Columns that are read besides, where there are any."""
+
 SPLIT = "train"
+SAYS = {"train", "training", "test", "testing", "validation", "val", "valid", "dev", "eval", "evaluation"}  # a split
+PART = re.compile(r"-\d{5}-of-\d{5}.*$")  # of how many a file is
 ROWS = 1024  # of a table, that are turned into objects at a time
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an arrow stream, as every writer of files closes it
 Record = tuple[str, dict[str, Any] | Fault]
@@ -37,13 +51,15 @@ def records(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Record]:
 
     Args:
         path: what to read.
-        columns: ours, of which a row has some: of a table no others are read.
+        columns: ours, of which a row has some: of a table no others are read but `TEMPLATE`.
 
     Raises RecordError.
     """
     try:
         for file in _files(path):
-            yield from _lines(file, columns) if file.suffix in (".jsonl", ".json") else _table(file, columns)
+            yield from (
+                _lines(file, columns) if file.suffix in (".jsonl", ".json") else _table(file, (*columns, *TEMPLATE))
+            )
     except OSError as error:
         where = error.filename or path
         raise RecordError(f"{where}: {error.strerror or error}; expected rows with {', '.join(columns)}") from None
@@ -122,17 +138,34 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if (file := path / "dataset_dict.json").is_file():
         splits = [_name(file, split) for split in _listed(file, "splits")]
-        return _saved(path / _one(path, splits))
+        return _saved(path / _one(path, splits, "the folder of one"))
     if (path / "state.json").is_file():
         return _saved(path)
     found = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and p.is_file())
     if not found:
         raise RecordError(f"{path}: no .parquet, .jsonl or saved data set in this folder")
-    split_of = {
-        file: re.split(r"[-_.]", file.name)[0] if file.parent in (path, path / "data") else "" for file in found
-    }
-    split = _one(path, sorted(set(split_of.values())))
-    return [file for file in found if split_of[file] == split]
+    split_of = {file: _split(file.relative_to(path)) for file in found}
+    nameless = [file for file in found if not split_of[file]]
+    if nameless and len(nameless) < len(found):
+        split = next(filter(None, split_of.values()))
+        words = f"{nameless[0].relative_to(path)} says no split, and others are of {split}"
+        raise RecordError(f"{path}: {words}; expected files of one split, name the one to read")
+    split = _one(path, sorted(set(split_of.values())), "a file of one")
+    chosen = [file for file in found if split_of[file] == split]
+    folders = sorted({str(file.parent.relative_to(path)) for file in chosen})
+    if len(folders) > 1:
+        words = f"{split or 'its'} files are in several folders, {_some(folders)}"
+        raise RecordError(f"{path}: {words}; expected them in one, name one of these folders or a file")
+    return chosen
+
+
+def _split(file: Path) -> str:
+    """The split that a file is of, by its own name or that of the nearest folder, or "" where none says one."""
+    for name in (PART.sub("", file.stem), *(folder.name for folder in file.parents)):
+        name = re.sub(r"[-_. \d]+$", "", name).lower()
+        if SAYS & set(re.split(r"[-_. ]", name)):
+            return name
+    return ""
 
 
 def _saved(folder: Path) -> list[Path]:
@@ -164,9 +197,14 @@ def _name(file: Path, found: object) -> str:
     return found
 
 
-def _one(path: Path, splits: list[str]) -> str:
+def _one(path: Path, splits: list[str], which: str) -> str:
     if SPLIT in splits:
         return SPLIT
     if len(splits) == 1:
         return splits[0]
-    raise RecordError(f"{path}: holds {', '.join(splits)}; expected one split, or one named {SPLIT}")
+    raise RecordError(f"{path}: holds {_some(splits)}; expected one split, or one named {SPLIT}: name {which}")
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    """The names, the first of many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

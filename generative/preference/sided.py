@@ -3,7 +3,7 @@
     c = pi_c - ref_c,    r = pi_r - ref_r:    the implicit rewards over beta;    s: the logistic function
 
 What is added to both sides does not cancel here: only the reverse KL has these forms. All take
-(pi_c, pi_r, ref_c, ref_r, beta) and give [B].
+(pi_c, pi_r, ref_c, ref_r, beta) and give [B]. All but KTO look at each pair by itself.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def kto(
 
     z = `baseline`, the policy's KL from its reference, of shape [B] or []. By default it is the mean of all c and r of
     the batch where that is positive, and nothing flows back through it: an estimate from the pairs themselves, where
-    the paper draws completions of other prompts.
+    the paper draws completions of other prompts. So the loss of a pair depends on the others of its batch.
     """
     c, r = pi_c - ref_c, pi_r - ref_r
     z = cat([c, r]).mean().clamp(min=0.0).detach() if baseline is None else baseline

@@ -6,7 +6,8 @@ prompt is left out of what both share, and that is counted. These are the ecosys
 
     text    the end-of-sequence token is written after a completion that does not end with it
     chat    the model's chat template renders the prompt with the turn that is to be spoken, and the whole conversation;
-            it closes the turn itself
+            it closes the turn itself. It is handed all that the messages hold, and the row's tools and
+            chat_template_kwargs; what of it is seen, it decides
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Tokens:
     rejected: tuple[int, ...]
     merged: int = 0
     """Tokens at the end of the prompt that are others with a completion behind them; they are in no part."""
+
+    def scored(self) -> tuple[int, int]:
+        """How many tokens of the chosen and of the rejected side have a log-probability: those that have a past."""
+        alone = not self.prompt
+        return max(len(self.chosen) - alone, 0), max(len(self.rejected) - alone, 0)
 
     def cut(self, limit: int) -> Tokens:
         """Sequences of `limit` tokens at most, cut at their ends."""
@@ -100,15 +106,15 @@ class Pretrained:
     def _chat(self, pair: Pair) -> list[list[int]]:
         if self.tokenizer.chat_template is None:
             raise TokenisingError("a pair of chat messages, and the tokenizer has no chat template")
-        prompt = _messages(pair.prompt)
+        prompt, handed = _messages(pair.prompt), pair.handed()
         turns = [prompt, *(prompt + _messages(side) for side in (pair.chosen, pair.rejected))]
+        render = self.tokenizer.apply_chat_template
         try:
-            return [
-                self.tokenizer.apply_chat_template(
-                    turn, tokenize=True, return_dict=True, add_generation_prompt=number == 0
-                )["input_ids"]
+            found = [
+                render(turn, tokenize=True, return_dict=True, add_generation_prompt=number == 0, **handed)["input_ids"]
                 for number, turn in enumerate(turns)
             ]
+            return [list(map(int, numbers)) for numbers in found]  # a row may hand it what makes them anything
         except Exception as error:  # a template is a program of somebody else's, which refuses as it likes
             raise TokenisingError(f"the chat template refuses: {reason(error)}") from None
 
@@ -123,6 +129,6 @@ def _string(text: Text) -> str:
     return text
 
 
-def _messages(text: Text) -> list[dict[str, str]]:
+def _messages(text: Text) -> list[dict[str, Any]]:
     assert not isinstance(text, str)
-    return [{"role": message.role, "content": message.content} for message in text]
+    return [message.plain() for message in text]

@@ -2,7 +2,7 @@
 
 Both sides are sorted, and the i-th smallest is compared with the i-th smallest: the one-dimensional optimal transport
 (Melnyk et al. 2024, "Distributional preference alignment of LLMs via optimal transport"). The i-th number of the result
-belongs to a rank, not to pair i; its mean is the loss.
+belongs to a rank, not to pair i; its mean is the loss. Of parts of the batch it is another.
 """
 
 from __future__ import annotations

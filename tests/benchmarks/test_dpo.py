@@ -1,21 +1,23 @@
-"""What `qx bench dpo` compares: every way computes the same numbers, ratios are of medians, wrong numbers end it."""
+"""What `qx bench dpo` trains: every way computes the same numbers, of the same pairs, and all its seconds count."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
+import time
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import dpo, dpo_load, dpo_ours
-from benchmarks.dpo import DEFAULT, HALF, OURS, TINY, Measured
+from benchmarks import dpo, dpo_load, dpo_ours, dpo_peer, resident
+from benchmarks.dpo import DEFAULT, TINY, Measured
 from benchmarks.dpo_ours import Epoch, Ours
 from benchmarks.dpo_peer import Theirs
-from qx.main import main
 
 SMALL = replace(TINY, pairs=6, prompt=(3, 9), completion=(2, 8))
+GROUPED = Theirs(bf16=False, checkpointing=False, precomputed=True, grouped=True)
 
 
 def test_lengths_are_within_their_bounds_and_completions_end() -> None:
@@ -40,6 +42,48 @@ def test_without_any_of_the_four_the_numbers_are_the_same() -> None:
         assert found.likelihood == pytest.approx(fast.likelihood, rel=1e-5), name
 
 
+def test_ours_begins_with_the_first_pairs() -> None:
+    """log pi of the chosen of the first batch, as transformers tells all logits of each pair alone."""
+    made, told = dpo_load.model(SMALL), []
+    for pair in dpo_load.pairs(SMALL)[: SMALL.batch]:
+        words = torch.tensor([*pair.prompt, *pair.chosen])
+        with torch.no_grad():
+            said = made(words[None]).logits[0].log_softmax(-1)  # [T, V]
+        told.append(sum(said[t - 1, words[t]].item() for t in range(len(pair.prompt), len(words))))
+    assert dpo_ours.epoch(SMALL, Ours(), "cpu").likelihood == pytest.approx(sum(told) / len(told), rel=1e-5)
+
+
+def test_seconds_of_the_reference_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dpo_ours.reference
+
+    def slow(*args: Any, **named: Any) -> Any:
+        time.sleep(0.3)
+        return asked(*args, **named)
+
+    monkeypatch.setattr(dpo_ours, "reference", slow)
+    assert dpo_ours.epoch(TINY, Ours(), "cpu").reference >= 0.3
+    done = Epoch(reference=1.0, training=3.0, losses=[0.7], likelihood=-20.0)
+    monkeypatch.setattr(resident, "apart", lambda *_: {"epoch": asdict(done), "peak": 5.0})
+    for how in (Ours(), Theirs()):
+        assert dpo.run(SMALL, how, "cpu") == Measured(6 / 4, 5.0, done)
+
+
+@pytest.mark.parametrize("how", [Ours(), Theirs()], ids=["ours", "theirs"])
+def test_a_tiny_epoch_comes_before_the_one_that_is_measured(how: dpo.Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def train(size: Any, way: Any, device: str) -> Epoch:
+        told.append((size, way))
+        return Epoch(0.0, 1.0, [0.7], -20.0)
+
+    monkeypatch.setattr(dpo_ours if isinstance(how, Ours) else dpo_peer, "epoch", train)
+    monkeypatch.setattr(resident, "began", lambda: told.append("began") or 7.0)
+    monkeypatch.setattr(resident, "since", lambda started: told.append("since") or started)
+    asked = {"size": asdict(SMALL), "ours": isinstance(how, Ours), "how": asdict(how), "device": "cpu"}
+    assert dpo._work(json.loads(json.dumps(asked)))["peak"] == 7.0
+    assert told == [(TINY, how), "began", (SMALL, how), "since"]
+
+
 @pytest.mark.slow
 def test_theirs_computes_the_same() -> None:
     pytest.importorskip("trl")
@@ -50,77 +94,29 @@ def test_theirs_computes_the_same() -> None:
     assert found[DEFAULT].epoch.reference == 0.0
     assert found["trl, float32"].epoch.reference > 0.0
     assert all(one.peak is None or one.peak > 0 for one in found.values())
+    patched = dpo.run(SMALL, replace(GROUPED, compact=True), "cpu").epoch
+    assert patched.losses == pytest.approx(found["trl, float32, grouped"].epoch.losses, rel=1e-6)
 
 
-def measured(rate: float, peak: float, loss: float = 0.7) -> Measured:
-    return Measured(rate, peak, Epoch(0.0, 1.0, [loss], -20.0))
+@pytest.mark.slow
+def test_patched_the_peer_multiplies_its_head_where_a_completion_is_scored() -> None:
+    """Once for the reference, once for the update; else also at prompts and where batches are filled up."""
+    pytest.importorskip("trl")
+    from trl.trainer import utils
 
+    asked, told = utils._use_triton, list[int]()
+    head = utils._ChunkedLogProbFunction
 
-def rounds() -> dict[str, list[Measured]]:
-    """Three rounds of those that count; the median of trl's best is 3, and its fastest single epoch another's."""
-    one = {name: [measured(2.0, 50.0)] for name, how in dpo.settings().items() if isinstance(how, Theirs)}
-    one[DEFAULT] = [measured(rate, 80.0) for rate in (1.0, 2.0, 9.0)]
-    one["trl, float32"] = [measured(rate, 40.0) for rate in (3.0, 2.0, 4.0)]
-    mine = {OURS: [measured(rate, 10.0) for rate in (10.0, 8.0, 12.0)]}
-    return {**mine, HALF: [measured(rate, 8.0) for rate in (15.0, 12.0, 6.0)], **one}
+    def counted(hidden: Any, *rest: Any) -> Any:
+        told.append(len(hidden))
+        return head.apply(hidden, *rest)
 
-
-def test_ratios_are_of_medians_default_to_default_and_best_to_best() -> None:
-    told = dpo.compared(rounds())
-    assert (told["ours_best"], told["peer_best"]) == (HALF, "trl, float32")
-    assert told["speed_ratio"] == pytest.approx(10 / 2)
-    assert told["best_speed_ratio"] == pytest.approx(12 / 3)
-    assert told["memory_ratio"] == pytest.approx(10 / 80)
-    assert told["best_memory_ratio"] == pytest.approx(8 / 40)
-    assert told["speed_ratio_spread"] == pytest.approx([12 / 9, 10 / 1])
-
-
-def test_a_way_that_computes_something_else_is_seen() -> None:
-    found = rounds()
-    assert dpo.apart(found, "float32") == 0.0
-    found["trl, float32"][0] = measured(3.0, 40.0, loss=0.707)
-    assert dpo.apart(found, "float32") == pytest.approx(0.01, rel=0.02)
-    assert dpo.apart(found, "bf16") == 0.0
-
-
-@pytest.fixture
-def invented(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Every way takes a second a pair, but for those named."""
-    rates: dict[str, float] = {}
-
-    def run(size: Any, how: Any, device: str) -> Measured:
-        name = next((name for name, each in dpo.settings().items() if each == how), "other")
-        return measured(rates.get(name, 1.0), 2.0**30 if isinstance(how, Theirs) else 2.0**28, rates.get("loss", 0.7))
-
-    monkeypatch.setattr(dpo, "run", run)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    return rates
-
-
-def test_the_command_prints_a_table_a_picture_and_json(
-    invented: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    invented.update({OURS: 6.0, "trl, bf16, grouped": 2.0})
-    assert main(["bench", "dpo", "--rounds", "2", "--json", "--out", str(tmp_path)]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["speed_ratio"], found["best_speed_ratio"]) == (6.0, 3.0)
-    assert (found["memory_ratio"], found["best_memory_ratio"]) == (0.25, 0.25)
-    assert set(found["vocabularies"]) == {"32000", "128000"}
-    assert set(found["ablation"]) == set(dpo_ours.without(Ours()))
-    assert found["vocabularies"]["32000"]["peer_best"] == "trl, bf16, grouped"
-    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_sizes_that_there_are_not_and_a_missing_peer_are_said(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for words, said in (
-        (["--pairs", "10", "--batch", "4"], "expected a multiple of the batch of 4"),
-        (["--prompt", "9", "3"], "the least length"),
-        (["--rounds", "0"], "at least 1"),
-    ):
-        assert main(["bench", "dpo", *words]) == 2
-        assert said in capsys.readouterr().err
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["bench", "dpo"]) == 1
-    assert "pip install 'quincunx[bench]'" in capsys.readouterr().err
+    scored = 2 * sum(len(pair.chosen) + len(pair.rejected) for pair in dpo_load.pairs(SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=counted))
+        dpo_peer.epoch(SMALL, replace(GROUPED, compact=True), "cpu")
+        assert sum(told) == scored
+        assert utils._use_triton is asked
+        told.clear()
+        dpo_peer.epoch(SMALL, GROUPED, "cpu")
+        assert sum(told) > 1.5 * scored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from backbones.initialise import build
 from backbones.transformer import Transformer
 from experiments import happier_stories
 from experiments.claim import DataError, Setting
-from experiments.happier_stories import FEW, Size, Told, chosen, happiness, judge, paired, tell
+from experiments.happier_stories import Size, Told, by_beginning, chosen, judge, paired, row, tell
+from experiments.happiness import FEW, happiness
 from generative.language.model import LanguageModel
 from generative.language.pieces import PieceTokenizer
+from generative.preference.drift import Drift
 from generative.train import TrainConfig
 from lab import streams
 
@@ -101,7 +105,64 @@ def test_no_prompt_that_judges_was_learned_from() -> None:
     h = happier_stories
     assert not {*h.NAMES} & {*h.UNSEEN_NAMES}
     assert not {*h.BEGINNINGS} & {*h.UNSEEN}
+    assert len(set(h.UNSEEN)) == 6
     assert len(set(h.written(h.UNSEEN, h.UNSEEN_NAMES))) == 24
+
+
+def test_the_interval_is_of_beginnings() -> None:
+    """Four names of each: prompts 0 to 3 are of the first. By hand: means 1 to 6, deviation 1.8708, 2.5706 of those."""
+    score = torch.zeros(24, 2, dtype=torch.float64)
+    for prompt in range(24):
+        score[prompt] = torch.tensor([prompt // 4 + prompt % 4, prompt // 4 - prompt % 4]) + 1
+    assert by_beginning(score).tolist() == [1, 2, 3, 4, 5, 6]
+    begun = happier_stories.written(happier_stories.UNSEEN, happier_stories.UNSEEN_NAMES)
+    assert all(begun[4 * b].startswith(begun[4 * b + 3].split("Bob")[0]) for b in range(6))
+    told = Told([[1]] * 24, [[[1], [1]]] * 24, [["", ""]] * 24, score, 1.0, 1.0)
+    assert row("", told, None)[1] == f"3.50 +- {2.5706 * 1.8708 / math.sqrt(6):.2f}"
+
+
+def scored(prompts: int, values: list[float]) -> Told:
+    """Two stories of each prompt; beginning b scores values[b % len(values)] with the name 0, 1 more with the next."""
+    each = prompts // 6
+    score = torch.tensor([values[p // each % len(values)] + p % each for p in range(prompts)], dtype=torch.float64)
+    return Told([[1]] * prompts, [[[4], [5]]] * prompts, [["", ""]] * prompts, score[:, None].expand(-1, 2), 1.0, 1.0)
+
+
+def test_the_beta_is_chosen_by_what_was_learned_from_and_judged_by_what_was_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the known prompts 0.3 is the happier, of the unseen ones 1; with 0.3 the six beginnings gain 1, 1, 1, 2, 2, 2.
+
+    Student's of five degrees, 2.5706, times their deviation, 0.54772, over the root of six.
+    """
+    policies = {0.3: teller(), 1.0: teller()}
+    gains = {0.3: [1.0, 1.0, 1.0, 2.0, 2.0, 2.0], 1.0: [5.0] * 6}
+
+    def told(model: LanguageModel, pieces: PieceTokenizer, begun: list[str], seed: int, each: int) -> Told:
+        beta = next((beta for beta, policy in policies.items() if policy is model), None)
+        if begun == happier_stories.written(happier_stories.BEGINNINGS, happier_stories.NAMES):
+            known = scored(48, [0.0 if beta is None else 9.0 - beta])
+            return dataclasses.replace(known, score=known.score + torch.tensor([0.0, 5.0]))  # so that there are pairs
+        return scored(24, [0.0] * 6 if beta is None else gains[beta])
+
+    monkeypatch.setattr(happier_stories, "tell", told)
+    monkeypatch.setattr(happier_stories, "learned", lambda setting, folder, data, beta, *rest: policies[beta])
+    kl = {24: 7.0, 48: 3.0}
+    monkeypatch.setattr(
+        happier_stories, "gone", lambda policy, model, told, setting: Drift(kl[len(told.prompts)], 0.1, 1.0, 0.1, 48)
+    )
+    finding = happier_stories.compare(SETTING, teller(), PIECES, Size(2, 2, betas=(0.3, 1.0)))
+    assert "with beta 0.3" in finding.verdict
+    low = 1.5 - 2.5706 * 0.54772 / math.sqrt(6)
+    assert list(finding.found.values()) == [1.5, pytest.approx(low, abs=2e-3), 7.0]
+    said = [text.get_text() for axes in finding.figure.axes for text in axes.texts]
+    assert sum(text.count("before (") for text in said) == 3  # of six beginnings the first three
+
+
+def test_the_kl_is_called_what_it_is() -> None:
+    """Of so many tokens, in which few stories end."""
+    assert list(happier_stories.CLAIM.stated.items())[2] == ("KL to the reference, nats in 200 tokens", "<= 10")
+    assert "10 nats in 200 tokens" in happier_stories.CLAIM.claim
 
 
 def test_it_goes_through_at_a_tiny_size_and_two_updates_gain_nothing() -> None:

@@ -113,6 +113,35 @@ def test_shares_of_processes_add_up(parts: int, monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(torch.stack(shares).mean(0), p.grad, rtol=1e-5, atol=1e-7)
 
 
+class Centred(Denoise):
+    """The loss of a sample is its distance from the mean of all."""
+
+    whole = "the distance looks at the mean of all samples"
+
+
+def test_what_looks_at_the_whole_batch_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor by processes; an objective that says nothing of the kind, or that nothing does, is."""
+    loops = trainer(8, 1), trainer(8, 2)
+    words = (
+        "^the distance looks at the mean of all samples of a batch, .*: accumulate is {}, processes are {}; expected 1"
+    )
+
+    def made(parts: int, objective: Denoise) -> Trainer:
+        loop = loops[parts - 1]
+        return Trainer(loop.bare, objective, loop.data, loop.config, seed=3)
+
+    plain = Centred()
+    plain.whole = ""
+    made(1, Centred())
+    made(2, plain)
+    with pytest.raises(TrainError, match=words.format(2, 1)):
+        made(2, Centred())
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    made(1, plain)
+    with pytest.raises(TrainError, match=words.format(1, 2)):
+        made(1, Centred())
+
+
 @pytest.mark.parametrize("way", [DistributedType.FSDP, DistributedType.DEEPSPEED])
 def test_what_shards_the_model_is_refused(way: DistributedType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Accelerator, "distributed_type", way)

@@ -97,7 +97,7 @@ def test_it_learns_what_is_preferred_and_leaves_a_model_that_transformers_loads(
     spoken = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert {*spoken[0]} == {"prompt", "before", "after"}
     card = (out / "model" / "README.md").read_text()
-    assert "16 of 19 rows were used" in card
+    assert "16 of 19 rows can teach" in card
     assert "| rewards/accuracies | 1 |" in card
 
 
@@ -177,8 +177,10 @@ def test_what_is_for_models_of_transformers_is_refused_for_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "model.json").write_text("{}")
     words = ["dpo", str(pairs(tmp_path / "pairs.jsonl")), "--model", str(tmp_path / "ours")]
-    for flag in (["--lora-rank", "2"], ["--checkpointing"]):
+    given = "--lora-rank 2|--checkpointing|--limit 3|--held-out 0.9|--samples-every 1|--lora-alpha 3"
+    for flag in (each.split() for each in given.split("|")):
         assert main([*words, *flag]) == 2
         assert f"{flag[0]}: for models of transformers" in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ import torch
 
 from generative.saved import replace
 from qx.main import main
+from tests.generative.preference.test_reference import sealed
 from tests.generative.test_processes import LAUNCH
 from tests.qx import test_dpo_pretrained as pretrained
 from tests.qx.test_processes import MODEL, SOON, final, metrics, started
@@ -113,15 +114,16 @@ def test_accelerates_launcher_starts_them_so(tmp_path: Path, cache: Callable[[st
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lab", "llama"])
 def test_both_take_what_the_cache_says_and_ask_no_more(kind: str, tmp_path: Path, cache: Callable[[str], Path]) -> None:
-    """Told that the reference finds every chosen side e times as likely as it does, the policy, which is the reference,
-    lies behind it by beta on every pair of the first update: DPO's loss is log(1 + e^beta), and not log 2 for anybody.
+    """Told that the reference finds every rejected side e times less likely than it does, the policy, which is the
+    reference, lies behind it by beta on every pair of the first update: DPO's loss is log(1 + e^beta), and not log 2
+    for anybody.
     """
     beta, words = 0.25, [*MADE[kind](tmp_path), "--beta", "0.25", "--anchor", "0"]
     kept = cache("told")
     assert main([*words, "--out", str(tmp_path / "asked")]) == 0
     assert metrics(tmp_path / "asked")[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     for file in kept.iterdir():
-        np.save(file, np.load(file) + np.array([1.0, 0.0]))
+        file.write_bytes(sealed(np.load(file) - np.array([0.0, 1.0])))
     told = contents(kept)
     started(tmp_path, [*words, "--out", str(tmp_path / "both")])
     assert metrics(tmp_path / "both")[0]["loss"] == pytest.approx(math.log(1 + math.exp(beta)), abs=1e-6)

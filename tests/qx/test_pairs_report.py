@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from generative.language.model import ModelConfig
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.preflight import preflight
 from generative.preference.tokens import Plain
+from lab import streams
 from qx import pairs_report
 from qx.main import main
 from qx.pairs_report import histogram
+from tests.qx.test_dpo_pretrained import folder
 
 numbers = st.lists(st.integers(-3000, 3000), min_size=1, max_size=60).map(np.array)
 
@@ -93,4 +96,36 @@ def test_the_command_prints_them_and_draws_them_where_it_is_told(
     assert "length of completions, characters" in said
     assert "chosen less rejected length, characters" in said
     assert json.loads(said.splitlines()[-1])["usable"] == 4
-    assert sorted(path.name for path in (tmp_path / "checked").iterdir()) == ["report.png", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "checked").iterdir()) == [
+        "findings.jsonl",
+        "report.png",
+        "result.json",
+    ]
+    noted = [json.loads(line) for line in (tmp_path / "checked" / "findings.jsonl").read_text().splitlines()]
+    assert [(each["finding"], each["row"].partition(": ")[0]) for each in noted] == [
+        ("duplicated", f"{file}:3"),
+        ("not_object", f"{file}:5"),
+    ]
+
+
+def test_with_a_model_the_check_sees_what_training_would_see(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run of the lab's own and of a folder of transformers: rows that are cut, refused or merged."""
+    file, model = tmp_path / "pairs.jsonl", folder(tmp_path / "model", "llama")
+    rows = [{"prompt": "please say", "chosen": "more " * n, "rejected": "less"} for n in (1, 2, 9)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["pairs", "check", str(file), "--model", str(model), "--limit", "6", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "not looked at" not in said
+    assert json.loads(said.splitlines()[-1])["overlong_chosen"] == 1
+    assert "1  overlong chosen; the first: " in said
+    own = tmp_path / "own" / "model"
+    ModelConfig(width=8, depth=1, heads=1).make(len("more ls") + 3, streams.generator(0)).save(own)
+    CharacterTokenizer("mores l").save(own / "tokenizer.json")
+    assert main(["pairs", "check", str(file), "--model", str(tmp_path / "own"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["not_tokenised"] == 3
+    assert main(["pairs", "check", str(file), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "--model counts it" in said
+    assert json.loads(said.splitlines()[-1])["usable"] == 3

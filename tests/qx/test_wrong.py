@@ -229,7 +229,12 @@ def test_a_directory_that_holds_a_run_is_not_written_over(
 
 def test_a_model_that_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "pairs.jsonl").write_text(json.dumps(GOOD_PAIR) + "\n")
-    assert "model.json" in refused(["dpo", "pairs.jsonl", "--model", "nowhere"], here, capsys)
+    (here / "empty").mkdir()
+    (here / "adapter").mkdir()
+    (here / "adapter" / "adapter_config.json").write_text("{}")
+    for name, said in (("nowhere", "no such folder"), ("empty", "no model here"), ("adapter", "adapters alone")):
+        for command in ("dpo", "reward", "sft"):
+            assert f"--model {name}: {said}" in refused([command, "pairs.jsonl", "--model", name], here, capsys)
 
 
 def test_a_damaged_model_is_refused(

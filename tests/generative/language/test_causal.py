@@ -110,6 +110,48 @@ def test_a_sliding_window_is_honoured_or_refused() -> None:
         check(model, [1, 2, 3, 4], [5, 6, 7])
 
 
+def turning(kind: str, reach: int) -> LlamaForCausalLM:
+    """A Llama whose rotary embedding is of that type, and changes beyond so many tokens."""
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": reach}
+    most = 4 * reach if kind == "longrope" else reach
+    config = LlamaConfig(**SIZE, max_position_embeddings=most, rope_parameters=rope)
+    model = made("", lambda: LlamaForCausalLM(config)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 5  # so that attention looks somewhere
+    return model
+
+
+def row_of(*sequences: tuple[list[int], list[int]]) -> tuple[Tensor, Continuations]:
+    tokens = [token for prompt, side in sequences for token in (*prompt, *side)]
+    return torch.tensor(tokens), Continuations([len(p) for p, _ in sequences], [[len(side)] for _, side in sequences])
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_angles_that_depend_on_the_longest_sequence_are_refused_beyond_the_length_where_they_begin_to(
+    kind: str,
+) -> None:
+    """In transformers' own forward the same short sequence is told otherwise beside a long one; below that length a row
+    of both says what each says alone.
+    """
+    plain, model, reach = turning(kind, 16), Causal(turning(kind, 16)), 16
+    short, fits, long = ([1, 2], [3, 4]), ([1, 2], [*range(5, 18)]), ([1, 2], [*range(5, 19)])
+    assert [len(p) + len(side) for p, side in (fits, long)] == [reach - 1, reach]
+    rows = torch.zeros(2, 24, dtype=torch.int64)
+    rows[0, :4], rows[1] = torch.tensor([1, 2, 3, 4]), torch.arange(24)
+    beside, alone = plain(input_ids=rows).logits[0, :4], plain(input_ids=rows[:1, :4]).logits[0]
+    assert (beside - alone).abs().max() > 1e-2
+    tokens, row = row_of(short, fits)
+    torch.testing.assert_close(row.sums(model.judge(tokens, row))[0], own(plain, *short).sum())
+    with pytest.raises(UnsupportedModelError, match=f"LlamaForCausalLM: its rope type is {kind}, so a sequence of 16 "):
+        model.judge(*row_of(short, long))
+    model.model.config.rope_parameters = {"full_attention": model.model.config.rope_parameters, "other": {}}
+    with pytest.raises(UnsupportedModelError, match=f"its rope type is {kind}"):  # of a kind of layers
+        model.judge(*row_of(short, long))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def test_a_file_is_tokenised_as_the_chosen_sides_of_pairs(tmp_path: Path) -> Non
         {"prompt": chat(("user", "x")), "completion": chat(("assistant", "y"))},
         {"prompt": "x", "chosen": "y", "rejected": "z"},
         {"chosen": "xy", "rejected": "xz"},
+        {"prompt": "x", "chosen": "y", "rejected": "y"},
     ]
     found = read(write(tmp_path / "told.jsonl", rows), Pretrained(tokenizer()), 100)
     decode = tokenizer().decode
@@ -113,9 +115,10 @@ def test_a_file_is_tokenised_as_the_chosen_sides_of_pairs(tmp_path: Path) -> Non
         ("<user>x</s><assistant>", "y</s>", ()),
         ("x", "y</s>", ()),
         ("x", "y</s>", ()),
+        ("x", "y</s>", ()),
     ]
     place = f"{tmp_path / 'told.jsonl'}:3"
-    assert found.doubts == {"merged": [f"{place}: 1 tokens at the end of the prompt merge with the completion"]}
+    assert found.doubts == {"merged": [f"{place}: 1 of the last tokens of the prompt merge with the completion"]}
 
 
 def test_a_table_is_read_alike(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_a_table_is_read_alike(tmp_path: Path) -> None:
     assert found.tokens == [Tokens((1, 3), (4, 2), ()), Tokens((1, 4), (3, 2), ())]
     parquet.write_table(pyarrow.table({**told, "completion": ["y", None]}), tmp_path / "none.parquet")
     with pytest.raises(ExampleError, match="row 2: the column 'completion' is null"):
-        read(tmp_path / "none.parquet", Plain(CharacterTokenizer("xy")), 100)
+        read(tmp_path / "none.parquet", Plain(CharacterTokenizer("xy")), 100, strict=True)
 
 
 def test_what_is_too_long_is_cut_or_left_out_and_said(tmp_path: Path) -> None:
@@ -154,14 +157,20 @@ def test_what_is_too_long_is_cut_or_left_out_and_said(tmp_path: Path) -> None:
         ({"prompt": "x", "completion": " "}, "the completion is empty"),
         ({"prompt": "x", "completion": chat(("assistant", "y"))}, "expected both strings, or both lists of messages"),
         ({"prompt": [], "completion": chat(("assistant", "y"))}, "the prompt has no messages"),
-        ({"prompt": "x", "chosen": "y", "rejected": "y"}, "chosen and rejected are the same text 'y'"),
+        ({"chosen": "y", "rejected": "y"}, "chosen and rejected are the same text 'y'"),
         ([1], r"\[1\] where an object"),
     ],
 )
-def test_a_row_that_is_no_demonstration_is_refused_by_its_place(tmp_path: Path, row: Any, message: str) -> None:
-    path = write(tmp_path / "told.jsonl", [{"prompt": "x", "completion": "y"}, row])
+def test_a_row_that_is_no_demonstration_is_left_out_by_its_place(tmp_path: Path, row: Any, message: str) -> None:
+    good = {"prompt": "x", "completion": "y"}
+    path = write(tmp_path / "told.jsonl", [good, row, good])
+    found = read(path, Pretrained(tokenizer()), 100)
+    assert len(found.tokens) == 2
+    ((kind, (said,)),) = found.doubts.items()
+    assert kind.startswith("left out, ")
+    assert re.match(rf"{re.escape(str(path))}:2: .*{message}", said)
     with pytest.raises(ExampleError, match=rf"told\.jsonl:2: .*{message}"):
-        read(path, Pretrained(tokenizer()), 100)
+        read(path, Pretrained(tokenizer()), 100, strict=True)
 
 
 def test_what_the_tokenizer_refuses_is_refused_by_its_place(tmp_path: Path) -> None:

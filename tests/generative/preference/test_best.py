@@ -111,7 +111,9 @@ class Ends:
 
 
 def test_a_model_of_transformers_draws_for_each_prompt_by_itself() -> None:
-    """The second prompt's draws do not depend on what the first is; and they are of the model's distribution."""
+    """The second prompt's draws do not depend on what the first is, nor are they the first's where both are the same;
+    and they are of the model's distribution.
+    """
     draws = torch.Generator().manual_seed(0)
     config = GPT2Config(vocab_size=SIZE, n_embd=16, n_layer=1, n_head=2, bos_token_id=BOS, eos_token_id=END)
     model = GPT2LMHeadModel(config).eval()
@@ -120,6 +122,11 @@ def test_a_model_of_transformers_draws_for_each_prompt_by_itself() -> None:
     ours = Pretrained(model, Ends())
     found = drawn_pretrained(ours, PROMPTS, 5, seed=3, limit=4)
     assert drawn_pretrained(ours, [[BOS, 5, 5, 5], PROMPTS[1]], 5, seed=3, limit=4)[1] == found[1]
+    first, second = drawn_pretrained(ours, [PROMPTS[1], PROMPTS[1]], 5, seed=3, limit=4)
+    assert first != second == found[1]
+    assert drawn_pretrained(ours, PROMPTS, 2, seed=3, limit=4) == [each[:2] for each in found]
+    assert drawn_pretrained(ours, PROMPTS, 5, seed=3, limit=4, batch_size=3) == found
+    assert drawn_pretrained(ours, PROMPTS, 5, seed=4, limit=4) != found
     assert all((each[-1] == END) != (len(each) == 4 and END not in each) for all_of in found for each in all_of)
     count = 2000
     (many,) = drawn_pretrained(ours, [[BOS, 4]], count, seed=0, limit=1)

@@ -22,7 +22,7 @@ from generative.diffusion.training.objective import DDPM
 from generative.preference import denoising, thick
 from generative.preference.denoising import DenoisingDPO
 from generative.preference.losses import LOSSES, PreferenceConfig
-from generative.train import TensorData, TrainConfig, Trainer
+from generative.train import TensorData, TrainConfig, Trainer, TrainError
 from lab import streams
 
 BETA, VALUES = 1e-3, 4
@@ -126,7 +126,10 @@ def test_every_loss_is_of_the_four_surrogates(name: str) -> None:
     batch, key = pairs(6), keys(6)
     four = by_hand(POLICY, batch, key, "v")
     config = PreferenceConfig((name,), beta=BETA, anchor=0.5)
-    found = DenoisingDPO(DDPM(cosine(), "v", null=3), Smooth(REFERENCE), config).loss(Smooth(POLICY), batch, key)
+    objective = DenoisingDPO(DDPM(cosine(), "v", null=3), Smooth(REFERENCE), config)
+    found = objective.loss(Smooth(POLICY), batch, key)
+    assert objective.whole == objective.dpo.whole
+    assert bool(objective.whole) == (name in ("kto", "aot", "aot-unpaired"))
     expected = LOSSES[name](*(each / VALUES if LOSSES[name].per_token else each for each in four), BETA)
     torch.testing.assert_close(found.metrics["loss/preference"].detach(), expected)
     torch.testing.assert_close(found.value.detach(), expected - 0.5 * four[0])
@@ -143,6 +146,32 @@ def test_what_a_pair_does_not_differ_in_makes_no_margin() -> None:
     assert (first.metrics["rewards/margins"] == 0).all()
     assert (first.metrics["rewards/accuracies"] == 0).all()
     torch.testing.assert_close(first.value.detach(), torch.full((64,), math.log(2), dtype=torch.float64))
+
+
+class Dropping(Smooth):
+    """As it is in training: half of what it says is left out."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        whole = super().forward(x, t, label)
+        return torch.where((torch.arange(whole[0].numel()) % 2).bool().view_as(whole[0]) & self.training, 0.0, whole)
+
+
+def test_the_reference_answers_as_it_does_after_training() -> None:
+    """And the network that it was copied from stays in the mode it is in."""
+    batch, key, training = pairs(8), keys(8), Dropping(REFERENCE).train()
+    found, expected = (
+        DenoisingDPO(DDPM(cosine(), "v", null=3), reference).loss(Smooth(POLICY), batch, key).value.detach()
+        for reference in (training, Smooth(REFERENCE))
+    )
+    torch.testing.assert_close(found, expected)
+    assert training.training
+
+
+def test_a_loss_of_the_whole_batch_is_not_learned_in_parts() -> None:
+    objective = DenoisingDPO(DDPM(cosine(), "v", null=3), Smooth(REFERENCE), PreferenceConfig(("aot",), beta=BETA))
+    config = TrainConfig(steps=2, batch_size=4, accumulate=2)
+    with pytest.raises(TrainError, match="aot looks at the ranks of all margins of a batch"):
+        Trainer(Smooth(POLICY), objective, TensorData(pairs(6)), config, seed=0, accelerator=Accelerator(cpu=True))
 
 
 def test_a_pairs_loss_depends_on_itself_and_its_key_alone() -> None:

@@ -12,12 +12,12 @@ import torch
 from generative.language.model import LanguageModel, ModelConfig
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.data import PairData, judged, packed
-from generative.preference.dpo import DPO, FLAT
+from generative.preference.dpo import DPO, FLAT, TIE
 from generative.preference.four import Four
 from generative.preference.losses import LOSSES, PreferenceConfig
 from generative.preference.pairs import Pair
 from generative.preference.tokens import Plain, Tokens
-from generative.train import TrainConfig, Trainer
+from generative.train import TrainConfig, Trainer, TrainError
 from lab import streams
 
 TOKENIZER = CharacterTokenizer("abcdefgh")
@@ -118,11 +118,12 @@ def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: 
     if LOSSES[name].per_token:
         chosen, rejected = (torch.tensor([len(getattr(p, s)) + 1.0 for p in pairs]) for s in ("chosen", "rejected"))
         four = [pi_c / chosen, pi_r / rejected, ref_c / chosen, ref_r / rejected]
+    good, bad = four[:2] if name in ("simpo", "orpo") else (pi_c - ref_c, pi_r - ref_r)  # these know no reference
     expected = {
-        "rewards/chosen": 0.3 * (pi_c - ref_c),
-        "rewards/rejected": 0.3 * (pi_r - ref_r),
-        "rewards/margins": 0.3 * (pi_c - ref_c - pi_r + ref_r),
-        "rewards/accuracies": (pi_c - ref_c > pi_r - ref_r).float(),
+        "rewards/chosen": 0.3 * good,
+        "rewards/rejected": 0.3 * bad,
+        "rewards/margins": 0.3 * (good - bad),
+        "rewards/accuracies": (good > bad).float(),
         "logps/chosen": pi_c,
         "logps/rejected": pi_r,
         "loss/preference": LOSSES[name](*four, 0.3),
@@ -130,10 +131,42 @@ def test_losses_and_metrics_are_those_of_log_probabilities_computed_apart(name: 
     }
     torch.testing.assert_close(found.value.detach(), expected["loss/preference"], **close)
     assert found.metrics.keys() == expected.keys()
-    anchored = DPO(PreferenceConfig((name,), beta=0.3, anchor=0.5)).loss(policy, batch, KEY).value.detach()
-    torch.testing.assert_close(anchored, expected["loss/preference"] - 0.5 * pi_c, **close)
+    anchored = DPO(PreferenceConfig((name,), beta=0.3, anchor=0.5)).loss(policy, batch, KEY)
+    torch.testing.assert_close(anchored.value.detach(), expected["loss/preference"] - 0.5 * pi_c, **close)
     for metric, value in expected.items():
         torch.testing.assert_close(found.metrics[metric].detach(), value, **close)
+        torch.testing.assert_close(anchored.metrics[metric].detach(), value, **close)
+
+
+def told(name: str, h: torch.Tensor, length: int = 1, **config: float) -> dict[str, torch.Tensor]:
+    """The metrics where policy and reference differ by h [B] nats on the chosen alone, of equal lengths."""
+    reference, lengths = torch.full_like(h, -900.0), torch.full(h.shape, length)
+    four = Four(reference + h, reference, reference, reference)
+    return DPO(PreferenceConfig((name,), **config)).told(four, lengths, lengths).metrics
+
+
+@pytest.mark.parametrize("beta", [0.01, 5.0])
+def test_what_is_nothing_but_rounding_is_not_ranked(beta: float):
+    h = torch.tensor([-1.0, 0.0, 0.9 * TIE, 1.1 * TIE, 1.0], dtype=torch.float64)
+    assert told("sigmoid", h, beta=beta)["rewards/accuracies"].tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_undecided_pair_teaches_however_long_it_is(name: str):
+    for length in (1, 1200):
+        for beta in (1e-4, 0.1, 5.0):
+            flat = told(name, torch.zeros(1, dtype=torch.float64), length, beta=beta)["zero_gradient"]
+            assert flat.tolist() == [0], (length, beta)
+
+
+@pytest.mark.parametrize("length", [1, 1200])
+@pytest.mark.parametrize("beta", [1e-3, 0.5, 20.0])
+def test_a_sure_pair_teaches_nothing(beta: float, length: int):
+    """The slope of DPO is 2 s(-beta h) of an undecided pair's: less than a thousandth from beta h = ln 1999 on."""
+    edge = math.log(1999) / beta
+    h = torch.tensor([-edge, 0.99 * edge, 1.01 * edge], dtype=torch.float64)
+    assert told("sigmoid", h, length, beta=beta)["zero_gradient"].tolist() == [0, 0, 1]
+    assert told("sigmoid-per-token", h * length, length, beta=beta)["zero_gradient"].tolist() == [0, 0, 1]
 
 
 def test_pairs_that_teach_nothing_are_those_whose_loss_is_flat():
@@ -151,10 +184,28 @@ def test_pairs_that_teach_nothing_are_those_whose_loss_is_flat():
             ]
             by_hand = ((ends[0] - ends[1]).abs() + (ends[2] - ends[3]).abs()) / (2 * step)
             torch.testing.assert_close(slope, by_hand, rtol=1e-4, atol=1e-8)
-            assert (slope < FLAT * 0.5).int().tolist() == (flat if not anchor else [0] * 4)
-    ipo = DPO(PreferenceConfig(("ipo",), beta=0.5))
-    at_target = ipo._slope(Four(zero + 1.0, zero, zero, zero), lengths, lengths)
-    assert (at_target < FLAT * 0.5).all()
+            assert (slope < FLAT * by_hand[0]).int().tolist() == (flat if not anchor else [0] * 4)  # h[0] is undecided
+            assert told(name, h, beta=0.5, anchor=anchor)["zero_gradient"].tolist() == (flat if not anchor else [0] * 4)
+    assert told("ipo", zero + 1.0, beta=0.5)["zero_gradient"].all()
+
+
+def test_a_loss_of_the_whole_batch_is_trained_whole_or_refused():
+    """In two parts DPO is the same, and what looks at the whole batch is not; so that is not done."""
+    data = prepare(make(), PAIRS)
+
+    def loop(name: str, parts: int) -> Trainer:
+        config = TrainConfig(steps=1, batch_size=4, accumulate=parts)
+        return Trainer(make(1), DPO(PreferenceConfig((name,))), data, config, seed=0)
+
+    assert DPO(PreferenceConfig(("sigmoid", "simpo"))).whole == ""
+    whole, parts = (next(loop("sigmoid", count).run())[1]["loss"] for count in (1, 2))
+    torch.testing.assert_close(whole, parts)
+    for name in ("kto", "aot", "aot-unpaired"):
+        next(loop(name, 1).run())
+        with pytest.raises(
+            TrainError, match=rf"^{name} looks at the .* of a batch, .* accumulate is 2, processes are 1;"
+        ):
+            loop(name, 2)
 
 
 def test_training_a_language_model_ends_at_the_tilted_reference():

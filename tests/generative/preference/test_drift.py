@@ -51,6 +51,17 @@ def table(model: LanguageModel) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@torch.no_grad()
+def tokenwise(model: LanguageModel, told: list[list[list[int]]]) -> list[list[float]]:
+    """The probability of each token of each completion, prompt after prompt, by the whole softmax in float64."""
+    double, rows = copy.deepcopy(model).double().transformer, []
+    for prompt, completions in zip(PROMPTS, told, strict=True):
+        for completion in completions:
+            p = double.logits(double(torch.tensor([[*prompt, *completion]])))[0].softmax(-1)
+            rows.append([p[len(prompt) + i - 1, token].item() for i, token in enumerate(completion)])
+    return rows
+
+
 POLICY, REFERENCE = make(1, sharp=2.0), make(2)
 PI, REF = table(POLICY), table(REFERENCE)
 EXACT = float((PI.exp() * (PI - REF)).sum(1).mean())
@@ -79,17 +90,23 @@ def test_estimates_are_of_the_exact_kl_and_of_no_other() -> None:
 
 
 def test_given_completions_are_judged_one_by_one() -> None:
-    """Against the table, in rows of any size; and the mean's standard error by its definition."""
+    """Against the table, in rows of any size; and the mean's standard error by its definition. k3 of a token is
+    ref/pi - 1 - log(ref/pi), from the probabilities of tokens in float64.
+    """
     index = [[0, 3], [20, 58]]
     told = [[ALL[i] for i in both] for both in index]
     d = torch.stack([(PI - REF)[b, i] for b, both in enumerate(index) for i in both])
+    both_say = zip(tokenwise(POLICY, told), tokenwise(REFERENCE, told), strict=True)
+    k3 = [sum(q / p - 1 - math.log(q / p) for p, q in zip(*both, strict=True)) for both in both_say]
     for at_once in (1, 2, 64):
         found = ratios(POLICY, REFERENCE, PROMPTS, told, device=CPU, at_once=at_once)
         torch.testing.assert_close(found[0], d, rtol=0, atol=1e-5)
-        assert bool((found[1] >= 0).all())
+        assert found[1].tolist() == pytest.approx(k3, rel=1e-5)
+    assert min(k3) > 0.1  # there is something to compare
     mean = drift(POLICY, REFERENCE, PROMPTS, told, device=CPU)
     by_hand = math.sqrt(sum((x - d.mean()) ** 2 for x in d.tolist()) / 3 / 4)
     assert (mean.kl, mean.error) == pytest.approx((float(d.mean()), by_hand), abs=1e-5)
+    assert mean.k3 == pytest.approx(sum(k3) / 4, rel=1e-5)
 
 
 def test_k3_spreads_less_near_the_reference_and_is_nothing_at_it() -> None:

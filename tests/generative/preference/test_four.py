@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from generative.preference.contrastive import bradley_terry, ipo
 from generative.preference.four import DIVERGENCES, LARGE, Divergence, Four, diverging, exponential, log1mexp, per_token
-from generative.preference.losses import bradley_terry, ipo
 from tests.oracles.preference import GENERATORS, closed_form, divergent_form
 
 FOUR = Four(*(torch.tensor(x, dtype=torch.float64) for x in ([-1.0, -7.0], [-4.0, -2.0], [-3.0, -3.5], [-2.0, -9.0])))
@@ -59,9 +59,11 @@ def test_log1mexp_is_exact_at_both_ends(x: float):
 
 
 def test_per_token_divides_each_side_by_its_own_length():
-    found = per_token(FOUR, torch.tensor([2, 0]), torch.tensor([4, 1]))
-    expected = ([-0.5, -7.0], [-1.0, -2.0], [-1.5, -3.5], [-0.5, -9.0])
-    assert [vector.tolist() for vector in found] == [pytest.approx(each) for each in expected]
+    """An empty one, on either side, counts as one token."""
+    for chosen, rejected in (([2, 0], [4, 1]), ([2, 1], [4, 0])):
+        found = per_token(FOUR, torch.tensor(chosen), torch.tensor(rejected))
+        expected = ([-0.5, -7.0], [-1.0, -2.0], [-1.5, -3.5], [-0.5, -9.0])
+        assert [vector.tolist() for vector in found] == [pytest.approx(each) for each in expected]
 
 
 def tabular(loss: Callable[[Tensor, Tensor], Tensor], reference: Tensor, steps: int = 400) -> Tensor:

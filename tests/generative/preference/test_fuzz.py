@@ -22,10 +22,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from generative.language.tokenizer import CharacterTokenizer
-from generative.preference.pairs import Pair, PairError, read, rows
+from generative.preference.pairs import Pair, PairError, rows
 from generative.preference.preflight import DOUBTFUL, UNREADABLE, UNTEACHING, Checked, preflight
 from generative.preference.tokens import PairTokenizer, Plain, Pretrained
 from qx.main import main
+from tests.generative.preference.test_pairs import read
 from tests.generative.preference.test_tokens import tokenizer as bytes_of
 
 LONG = 600  # characters that a message may have besides the path

@@ -16,7 +16,7 @@ from generative.preference.contrastive import cdpo, robust, sigmoid
 from generative.preference.four import DIVERGENCES, Divergence, Four
 from generative.preference.losses import LOSSES, Preference, PreferenceConfig
 from generative.preference.sided import bco, kto
-from tests.oracles.preference import dpo_gradient
+from tests.oracles.preference import GENERATORS, dpo_gradient
 
 CASE = [
     torch.tensor([-0.5, -10.0, -1.0]),
@@ -89,7 +89,8 @@ def test_every_loss_has_a_formula():
 
 @pytest.mark.parametrize("name", FORMULAS)
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-40, -0.01), min_size=4, max_size=4), st.floats(0.02, 2.0))
+@example([-1e-3, -3e-5, -0.5, -0.2], 0.5)
+@given(st.lists(st.floats(-40, -1e-5), min_size=4, max_size=4), st.floats(0.02, 2.0))
 def test_values_and_gradients_are_those_of_the_formula_in_fifty_digits(name: str, numbers: list[float], beta: float):
     values = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in numbers]
     found = LOSSES[name](*values, beta)
@@ -165,7 +166,9 @@ def test_cdpo_and_robust_are_expectations_over_flipped_labels():
 
 
 def test_kto_weighs_gains_and_losses_around_the_batchs_own_divergence():
-    """c = (2, -1), r = (4, 3): z = 2. Given a z, that is used; where the mean is negative z is 0; z has no gradient."""
+    """c = (2, -1), r = (4, 3): z = 2. Given a z, that is used; where the mean is negative, as of c = (-2, 1) and
+    r = (-4, -3), z is 0; z has no gradient.
+    """
     pi_c, pi_r = torch.tensor([2.0, -1.0], requires_grad=True), torch.tensor([4.0, 3.0])
     nothing = torch.zeros(2)
 
@@ -180,7 +183,8 @@ def test_kto_weighs_gains_and_losses_around_the_batchs_own_divergence():
     assert kto(pi_c, pi_r, nothing, nothing, 0.5, baseline=torch.tensor(1.0))[0].item() == pytest.approx(
         (plain(-0.5) + plain(1.5)) / 2
     )
-    assert kto(-pi_c, -pi_r, nothing, nothing, 0.5)[1].item() == pytest.approx((plain(-0.5) + plain(-1.5)) / 2)
+    below = [(plain(1.0) + plain(-2.0)) / 2, (plain(-0.5) + plain(-1.5)) / 2]
+    assert kto(-pi_c, -pi_r, nothing, nothing, 0.5).tolist() == pytest.approx(below)
 
 
 def test_bco_asks_on_which_side_of_the_shift_a_reward_is():
@@ -223,11 +227,92 @@ def test_without_the_reference_its_numbers_do_not_matter():
     torch.testing.assert_close(found, torch.log1p(torch.exp(-0.1 * (CASE[0] - CASE[1]))))
 
 
+def test_without_the_reference_lengths_and_anchor_count_as_with_it():
+    """Two numbers of each side by hand: log pi over the length, and -0.5 log pi of the chosen."""
+    free = Preference(PreferenceConfig(("sigmoid-per-token",), beta=0.7, reference_free=True, anchor=0.5))
+    found = free(Four(*CASE), *LENGTHS)
+    pairs = zip(CASE[0].tolist(), CASE[1].tolist(), LENGTHS[0].tolist(), LENGTHS[1].tolist(), strict=True)
+    expected = [math.log1p(math.exp(-0.7 * (a / n - b / m))) - 0.5 * a for a, b, n, m in pairs]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.8])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("name", ["sigmoid", "sigmoid-per-token", "ipo", "ipo-per-token"])
+def test_a_divergence_is_of_whole_completions(name: str, divergence: Divergence, alpha: float):
+    """f'(u) - f'(1) by central differences of f, u = pi / ref of the whole; then over the length where it is asked."""
+    f, step = GENERATORS[divergence](alpha), 1e-6
+    slope = lambda u: (f(u + step) - f(u - step)) / (2 * step)  # noqa: E731
+    four, beta = [[-1.0, -7.0, -2.0], [-4.0, -2.0, -3.0], [-3.0, -6.5, -2.5], [-2.0, -3.0, -1.5]], 0.4
+    config = PreferenceConfig((name,), beta=beta, divergence=divergence, alpha=alpha)
+    found = Preference(config)(Four(*torch.tensor(four, dtype=torch.float64)), *LENGTHS)
+    expected = []
+    for a, b, c, d, n, m in zip(*four, *(length.tolist() for length in LENGTHS), strict=True):
+        sides = (slope(math.exp(a - c)) - slope(1.0)), (slope(math.exp(b - d)) - slope(1.0))
+        lengths = (n, m) if "per-token" in name else (1, 1)
+        h = sides[0] / lengths[0] - sides[1] / lengths[1]
+        expected.append(math.log1p(math.exp(-beta * h)) if "sigmoid" in name else (h - 1 / (2 * beta)) ** 2)
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def rewards(config: PreferenceConfig) -> list[list[float]]:
+    return [side.tolist() for side in Preference(config).rewards(Four(*CASE), *LENGTHS)]
+
+
+def test_rewards_are_of_what_the_losses_look_at():
+    """Of the reference where one of them looks at it, summed; else of the policy alone, per token where all are."""
+    pi_c, pi_r, ref_c, ref_r = (side.tolist() for side in CASE)
+    n, m = (length.tolist() for length in LENGTHS)
+    against = [[0.3 * (pi - ref) for pi, ref in zip(*side, strict=True)] for side in ((pi_c, ref_c), (pi_r, ref_r))]
+    alone = [[0.3 * pi for pi in side] for side in (pi_c, pi_r)]
+    each = [[0.3 * pi / length for pi, length in zip(*side, strict=True)] for side in ((pi_c, n), (pi_r, m))]
+    for loss, free, expected in (
+        (("sigmoid",), False, against),
+        (("ipo-per-token",), False, against),
+        (("sigmoid", "simpo"), False, against),
+        (("sigmoid",), True, alone),
+        (("sigmoid", "simpo"), True, alone),
+        (("ipo-per-token",), True, each),
+        (("simpo",), False, each),
+        (("simpo", "orpo"), False, each),
+    ):
+        found = rewards(PreferenceConfig(loss, beta=0.3, reference_free=free))
+        assert found == [pytest.approx(side, rel=1e-5) for side in expected], (loss, free)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_looks_at_the_whole_batch_says_so(name: str):
+    """Or the loss of each pair is what it is alone."""
+    draws = torch.Generator().manual_seed(0)
+    four = Four(*(-20 * torch.rand(6, generator=draws, dtype=torch.float64) for _ in range(4)))
+    lengths = torch.arange(1, 7), torch.arange(6, 0, -1)
+    asked = Preference(PreferenceConfig((name,), beta=0.5))
+    together = asked(four, *lengths)
+    alone = torch.cat([asked(Four(*(x[i : i + 1] for x in four)), *(x[i : i + 1] for x in lengths)) for i in range(6)])
+    assert torch.allclose(together.mean(), alone.mean()) == (not asked.whole)
+    assert asked.whole.startswith(f"{name} looks at the ") == bool(asked.whole)
+
+
+def test_a_mixture_says_all_that_looks_at_the_whole_batch():
+    asked = Preference(PreferenceConfig(("kto", "sigmoid", "aot")))
+    assert asked.whole == "kto looks at the mean of all log-ratios and aot looks at the ranks of all margins"
+
+
+NUMBERS = "expected finite numbers, 0 or more, and one at least above 0"
 WRONG = [
     (PreferenceConfig(("dpo",)), "loss 'dpo': expected one of sigmoid"),
     (PreferenceConfig(()), "expected one at least"),
     (PreferenceConfig(("ipo",), (1.0, 2.0)), "2 weights for 1 losses"),
-    (PreferenceConfig(beta=0.0), "beta is 0"),
+    (PreferenceConfig(weights=(-1.0,)), f"weights are -1: {NUMBERS}"),
+    (PreferenceConfig(weights=(math.nan,)), f"weights are nan: {NUMBERS}"),
+    (PreferenceConfig(("ipo", "nca"), (1.0, math.inf)), f"weights are 1, inf: {NUMBERS}"),
+    (PreferenceConfig(("ipo", "nca"), (0.0, 0.0)), f"weights are 0, 0: {NUMBERS}"),
+    (PreferenceConfig(beta=0.0), "beta is 0: expected a finite number above 0"),
+    (PreferenceConfig(beta=math.nan), "beta is nan: expected a finite number above 0"),
+    (PreferenceConfig(beta=math.inf), "beta is inf: expected a finite number above 0"),
+    (PreferenceConfig(anchor=-1.0), "anchor is -1: expected a finite number, 0 or more"),
+    (PreferenceConfig(anchor=math.nan), "anchor is nan: expected a finite number, 0 or more"),
+    (PreferenceConfig(anchor=math.inf), "anchor is inf: expected a finite number, 0 or more"),
     (PreferenceConfig(smoothing=0.1), "sigmoid smooths nothing"),
     (PreferenceConfig(("robust",), smoothing=0.5), "smoothing is 0.5"),
     (PreferenceConfig(("ipo", "nca"), divergence="js"), "divergence js: not for nca"),
@@ -239,6 +324,11 @@ WRONG = [
 def test_what_there_is_not_is_refused(config: PreferenceConfig, message: str):
     with pytest.raises(ValueError, match=message):
         Preference(config)(Four(*CASE))
+
+
+def test_one_of_several_weights_may_be_nothing():
+    found = Preference(PreferenceConfig(("sigmoid", "ipo"), (1.0, 0.0)))(Four(*CASE))
+    assert torch.equal(found, sigmoid(*CASE))
 
 
 def test_a_loss_per_token_asks_for_the_lengths():

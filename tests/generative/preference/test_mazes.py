@@ -11,7 +11,7 @@ from generative.language import mazes
 from generative.language.model import LanguageModel, ModelConfig
 from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.mazes import corrected, demonstrated, prefer
-from generative.preference.pairs import Pair, read, write
+from generative.preference.pairs import Pair, write
 from generative.preference.preflight import preflight
 from lab import streams
 from tests.oracles.preference import shortest_walk, walks_to_goal
@@ -66,6 +66,6 @@ def test_a_model_that_never_moves_gives_no_pairs_and_the_search_stops():
 def test_the_pairs_pass_the_census_through_a_file(tmp_path):
     pairs = demonstrated(1, 50)
     write(tmp_path / "pairs.jsonl", pairs)
-    assert read(tmp_path / "pairs.jsonl") == pairs
+    assert preflight(tmp_path / "pairs.jsonl", strict=True).pairs == pairs
     found = preflight(tmp_path / "pairs.jsonl").findings
     assert (found.pairs, found.usable, found.contradictory) == (50, 50, 0)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast as Fast
 
 from generative.language.tokenizer import CharacterTokenizer
+from generative.preference.data import PairData, packed
 from generative.preference.pairs import Message, Pair, PairError, write
 from generative.preference.preflight import DOUBTFUL, UNTEACHING, preflight
 from generative.preference.tokens import Plain, Pretrained, TokenisingError, Tokens
@@ -46,13 +48,15 @@ def test_a_text_is_ended_where_it_does_not_end_itself() -> None:
     found = Pretrained(tokenizer())(Pair("x", "y", "z</s>"))
     assert spoken(found) == ("x", "y</s>", "z</s>")
     assert found.merged == 0
+    assert spoken(Pretrained(tokenizer())(Pair("x", "y</s>\n", "z</s> "))) == ("x", "y</s>\n</s>", "z</s> </s>")
 
 
 def test_what_merges_across_the_boundary_is_the_completions_and_is_counted() -> None:
     """After "xa" comes "b" on one side: "ab" is one token, and both sides begin where they part from the prompt."""
-    found = Pretrained(tokenizer())(Pair("xa", "b", "y"))
-    assert spoken(found) == ("x", "ab</s>", "ay</s>")
-    assert found.merged == 1
+    for chosen, rejected in (("b", "y"), ("y", "b")):
+        found = Pretrained(tokenizer())(Pair("xa", chosen, rejected))
+        assert spoken(found) == ("x", f"a{chosen}</s>", f"a{rejected}</s>")
+        assert found.merged == 1
     assert Pretrained(tokenizer())(Pair("x", " c", "y")).merged == 0  # inside a completion is no boundary
 
 
@@ -119,6 +123,36 @@ def test_preflight_counts_what_the_model_will_see(tmp_path: Path) -> None:
     assert plain.first["not_tokenised"] == f"{path}:6: a pair of chat messages, and the tokenizer has no chat template"
 
 
+def test_without_a_prompt_in_tokens_the_first_of_a_side_is_not_scored_and_that_is_said(tmp_path: Path) -> None:
+    """The tokens that have a log-probability are those that the row scores; sides of none are dropped."""
+    path = tmp_path / "pairs.jsonl"
+    write(path, [Pair("", "yy", "zz"), Pair("a", "b", "y"), Pair("", "</s>", "z"), Pair("x", "y", "z")])
+    for limit, kept, unscored, bare in ((None, 3, 1, 2), (2, 3, 1, 2), (1, 0, 3, 0)):
+        checked = preflight(path, Pretrained(tokenizer()), limit)
+        found = checked.findings
+        assert (found.usable, found.unscored, found.no_prompt) == (kept, unscored, bare)
+        if not checked.tokens:
+            continue
+        _, row = packed(PairData(checked.tokens).batch(torch.arange(kept)))
+        counts = row.owner.bincount(minlength=2 * kept).view(-1, 2).tolist()
+        assert counts == [list(tokens.scored()) for tokens in checked.tokens]
+        assert found.first["no_prompt"].startswith(f"{path}:1: its prompt is nothing in tokens")
+        words = "nothing of the chosen side is scored: one token, and no prompt before it"
+        assert found.first["unscored"] == f"{path}:3: {words}"
+
+
+def test_a_side_of_which_nothing_is_left_in_tokens_is_empty(tmp_path: Path) -> None:
+    """The template writes of an answer only what it knows."""
+    blind = (
+        "{% for m in messages %}{% if m['content'] != 'z' %}<{{ m['role'] }}>{{ m['content'] }}{% endif %}{% endfor %}"
+    )
+    path = tmp_path / "pairs.jsonl"
+    write(path, [CHAT])
+    found = preflight(path, Pretrained(tokenizer(blind))).findings
+    assert (found.usable, found.empty) == (0, 1)
+    assert found.first["empty"].startswith(f"{path}:1: nothing of the rejected side is left in tokens")
+
+
 texts = st.text(st.sampled_from("abc xyz\n"), max_size=6)
 
 
@@ -140,5 +174,6 @@ def test_every_row_is_taken_or_counted_and_what_is_taken_can_teach(
     for tokens in checked.tokens:
         assert tokens.chosen
         assert tokens.rejected
+        assert tokens.prompt or min(len(tokens.chosen), len(tokens.rejected)) > 1
         assert tokens.chosen != tokens.rejected
         assert len(tokens.prompt) + max(len(tokens.chosen), len(tokens.rejected)) <= limit
