@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-all check bench clean
+.PHONY: help install demo test test-all check bench clean
 help:
+	@echo "make install   the environment in .venv, which every other target makes first, too"
 	@echo "make demo      the three jobs on embedded data, then the path of a page of pictures (after installing: about ten minutes on two idle cores)"
 	@echo "make test      the test suite (ten minutes)"
 	@echo "make test-all  the same with the slow and peer-bound tests"
@@ -16,6 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing quincunx and what it needs into .venv (once; about two minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/qx demo

@@ -25,9 +25,9 @@ class Curves:
         self.held = [line for line in self.lines if "held_out/loss" in line]
         self.step, self.window = [line["step"] for line in self.lines], max(1, len(self.lines) // points)
 
-    def learned(self, ax: Axes, key: str, title: str) -> None:
-        """A metric in training, and of what is held out."""
-        self._curve(ax, key, "training" if self.held else None, 0)
+    def learned(self, ax: Axes, key: str, title: str, first: int = 0) -> None:
+        """A metric in training, from that line of the log on, and of what is held out."""
+        self._curve(ax, key, "training" if self.held else None, 0, first)
         if self.held:
             told = [line[f"held_out/{key}"] for line in self.held]
             plots.curve(ax, [line["step"] for line in self.held], told, "held out", 1)
@@ -36,9 +36,8 @@ class Curves:
 
     def ranked(self, ax: Axes) -> None:
         """How many pairs have the better score on the chosen side; not before anything is learned, when none has."""
-        if len(self.lines) > 1 and self.lines[0]["rewards/accuracies"] == 0:
-            del self.lines[0], self.step[0]
-        self.learned(ax, "rewards/accuracies", "share of pairs ranked right")
+        known = len(self.lines) > 1 and self.lines[0]["rewards/accuracies"] == 0
+        self.learned(ax, "rewards/accuracies", "share of pairs ranked right", int(known))
         ax.set_ylim(0, 1.05)
 
     def sides(self, ax: Axes, metric: str, title: str, *, margin: bool = False) -> None:
@@ -50,6 +49,7 @@ class Curves:
         plots.label(ax, title, "update")
         plots.legend(ax)
 
-    def _curve(self, ax: Axes, key: str, name: str | None, colour: int) -> None:
-        plots.curve(ax, self.step, plots.smooth([line[key] for line in self.lines], self.window), name, colour)
+    def _curve(self, ax: Axes, key: str, name: str | None, colour: int, first: int = 0) -> None:
+        values = plots.smooth([line[key] for line in self.lines[first:]], self.window)
+        plots.curve(ax, self.step[first:], values, name, colour)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

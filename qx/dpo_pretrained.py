@@ -173,7 +173,7 @@ class PretrainedJob:
         rows = []
         if result["held_out"]:
             words = f"{result['rewards/accuracies']:.1%} of {result['held_out']} pairs held out are ranked right"
-            rows.append(("held out", f"{words}, by {result['rewards/margins']:.2f} beta x nats"))
+            rows.append(("held out", f"{words}, mean margin {result['rewards/margins']:.2f}"))
             if (moved := result["chosen_moved"]) < -TIE:
                 rows.append(("chosen", f"{-moved:.2f} nats less likely than before; --anchor keeps them likely"))
         else:
