@@ -95,7 +95,9 @@ def _walks(run: Run, after: LanguageModel, before: LanguageModel | None, tokeniz
             _maze(ax, texts[i], found[i])
             words = f"{verdict.length} moves (shortest {verdict.shortest})"
             if not verdict.valid:
-                words = "into a wall" if _path(texts[i], found[i])[1] else "misses the goal"
+                cells, hit = _path(texts[i], found[i])
+                passed = mazes.Maze(texts[i]).goal in cells
+                words = "into a wall" if hit else "past the goal" if passed else "stops before the goal"
             ax.set_title(
                 f"{when}: {words}" if when else words, fontsize=7.5, color="#3a8f5c" if verdict.optimal else "#b83a4b"
             )
@@ -120,7 +122,7 @@ def _maze(ax: Axes, text: str, moves: str) -> None:
     y, x = np.array(cells, dtype=float).T
     ax.plot(x, y, color=plots.COLOURS[1], linewidth=2.4, solid_capstyle="round", solid_joinstyle="round")
     if hit is not None:
-        ax.plot(hit[1], hit[0], "x", color=plots.COLOURS[4], markersize=9, markeredgewidth=2.4)
+        ax.plot(hit[1], hit[0], "x", color=plots.COLOURS[4], markersize=9, markeredgewidth=2.4, clip_on=False)
     for (row, column), mark, colour in (
         (mazes.Maze(text).start, "S", plots.COLOURS[0]),
         (mazes.Maze(text).goal, "G", "#3a8f5c"),
@@ -129,15 +131,18 @@ def _maze(ax: Axes, text: str, moves: str) -> None:
     ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.4, -0.6))
 
 
-def _path(text: str, moves: str) -> tuple[list[mazes.Cell], mazes.Cell | None]:
-    """The cells of a walk up to what is no move or leaves the map, and the first of them that is a wall."""
+def _path(text: str, moves: str) -> tuple[list[tuple[float, float]], tuple[float, float] | None]:
+    """Where a walk leads, until it is no move, or runs against a wall or the edge of the map; and where that is."""
     maze = mazes.Maze(text)
-    rows = text.splitlines()
-    floor, cells = maze.floor(), [maze.start]
+    floor, cell = maze.floor(), maze.start
+    points: list[tuple[float, float]] = [cell]
     for move in moves:
         if move not in mazes.MOVES:
             break
-        cells.append(mazes.step(cells[-1], move))
-        if not (0 <= cells[-1][0] < len(rows) and 0 <= cells[-1][1] < len(rows[0])):
-            break
-    return cells, next((cell for cell in cells if cell not in floor), None)
+        ahead = mazes.step(cell, move)
+        if ahead not in floor:
+            hit = (cell[0] + ahead[0]) / 2, (cell[1] + ahead[1]) / 2
+            return [*points, hit], hit
+        cell = ahead
+        points.append(cell)
+    return points, None
