@@ -102,7 +102,9 @@ def trainer_of(
     """The loop that teaches it. Raises UsageError for texts that the model's positions do not reach."""
     reach = model.transformer.arguments["length"]
     if isinstance(reach, int) and longest > reach:
-        raise UsageError(f"--length {reach}: expected at least {longest}, the tokens of the longest text")
+        raise UsageError(
+            f"--length {reach}, of `qx sft`: the longest text has {longest} tokens, and the model reads no more"
+        )
     accelerator = Accelerator(cpu=device_of(common).type == "cpu")
     return Trainer(model, objective, data, train, seed=common.seed, accelerator=accelerator)
 
@@ -118,9 +120,7 @@ def begun(model: Path) -> Path:
     """
     if not model.exists():
         raise UsageError(f"--model {model}: no such folder; expected a run, or a model of transformers on this disk")
-    folder = folder_of(model)
-    if folder == model:
-        finished(folder)
+    folder = folder_of(finished(model))
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UsageError(f"--model {model}: adapters alone; expected the model/ beside them, which has them in it")
     if not any((folder / name).is_file() for name in ("model.json", "config.json")):

@@ -87,7 +87,10 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
         (["diffuse", "scenes", "--backbone", "mlp"], ["model", "reads no prompts"]),
         (["diffuse", "digits", "--schedule", "linear-zero-snr", "--prediction", "eps"], ["model", "determines no x0"]),
         (["sft", "mazes", "--examples", "9", "--width", "30", "--heads", "4"], ["model", "30"]),
-        (["sft", "mazes", "--examples", "9", "--positions", "learned", "--length", "5"], ["--length 5", "at least"]),
+        (
+            ["sft", "mazes", "--examples", "9", "--positions", "learned", "--length", "5"],
+            ["--length 5", "longest"],
+        ),
         (["train", "dqn", "zhao-5x5", "--observation", "plane"], ["plane", "planes"]),
         (["solve", "zhao-5x5", "--gamma", "1.5"], ["--gamma 1.5", "at most 1"]),
         (["solve", "zhao-5x5", "--set", "reward.forbiden=-1"], ["forbiden", "forbidden"]),
