@@ -91,7 +91,7 @@ CLAIM = Claim(
         "lower end of its 95% interval": "> 0",
         NATS: f"<= {BOUND:g}",
     },
-    minutes=5.0,
+    minutes=4.5,
 )
 
 
