@@ -156,4 +156,4 @@ NOT_HELD = frozenset(
         "windy-grid",
     }
 )
-"""Claims that did not hold when last run whole with seed 0; their numbers are in docs/agents, backbones.md and preferences.md."""
+"""Claims that did not hold when last run whole with seed 0; their numbers are in docs, with those of their kind."""
