@@ -115,7 +115,7 @@ class RewardJob:
         rows = []
         if result["held_out"]:
             words = f"{result['rewards/accuracies']:.1%} of {result['held_out']} pairs held out are ranked right"
-            rows.append(("held out", f"{words}, mean margin {result['rewards/margins']:.2f} nats"))
+            rows.append(("held out", f"{words}, mean margin {result['rewards/margins']:.2g} nats"))
         else:
             rows.append(("held out", "none; a larger --held-out would say how well it ranks"))
         home = Path(result["run"])

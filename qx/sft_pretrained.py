@@ -173,7 +173,8 @@ def prepare(options: SftPretrained) -> SftPretrainedJob:
     pretrained = load(options.model)
     told = read(options.data, Tokenised(pretrained.tokenizer), pretrained.within(options.limit), strict=options.strict)
     for kind, places in told.doubts.items():
-        words = f"{len(places)} demonstrations {kind}; the first: {places[0]}"
+        count = "1 demonstration" if len(places) == 1 else f"{len(places)} demonstrations"
+        words = f"{count} {kind}; the first: {places[0]}"
         console.err.print(f"[dim]{console.escape(words)}[/]", soft_wrap=True)
     return SftPretrainedJob(options, told, pretrained)
 

@@ -127,7 +127,8 @@ def read(path: Path, tokenizer: PairTokenizer, limit: int, *, strict: bool = Fal
                 words = f"the completion ends after {len(tokens.chosen)} of its {len(tokens.chosen) + cut} tokens"
                 doubts.setdefault("cut", []).append(f"{place}: {words}: {limit} with the prompt")
             if tokens.merged:
-                words = f"{tokens.merged} of the last tokens of the prompt merge with the completion"
+                last = "token" if tokens.merged == 1 else f"{tokens.merged} tokens"
+                words = f"the last {last} of the prompt merged with the completion"
                 doubts.setdefault("merged", []).append(f"{place}: {words}")
             found.append(tokens)
     except RecordError as error:

@@ -192,9 +192,9 @@ def _doubt(findings: Findings, seen: dict[Pair, str], place: str, pair: Pair) ->
 
 def _doubt_tokens(findings: Findings, place: str, part: Tokens, sizes: tuple[int, int, int], limit: int | None) -> None:
     if part.merged:
-        words = "the last token" if part.merged == 1 else f"the last {part.merged} tokens"
+        last = "token" if part.merged == 1 else f"{part.merged} tokens"
         advice = "a space there belongs to the beginning of the completion"
-        findings.note("merged", place, f"{words} of the prompt merged with a completion; {advice}")
+        findings.note("merged", place, f"the last {last} of the prompt merged with a completion; {advice}")
     if not part.prompt:
         findings.note("no_prompt", place, "its prompt is nothing in tokens: the first token of a side is not scored")
     for kind, whole, kept in (("chosen", sizes[1], part.chosen), ("rejected", sizes[2], part.rejected)):

@@ -86,7 +86,7 @@ def test_a_folder_learns_what_is_demonstrated(kind: str, tmp_path: Path, capsys:
     model, out = folder(tmp_path / "model", kind), tmp_path / "run"
     words = [str(demonstrations(tmp_path / "told.jsonl")), "--model", str(model), "--limit", "20", *SMALL]
     result = sft_pretrained.sft([*words, "--out", str(out)])
-    assert "1 demonstrations left out, overlong prompt; the first:" in capsys.readouterr().err
+    assert "1 demonstration left out, overlong prompt; the first:" in capsys.readouterr().err
     assert (result["learned"], result["held_out"]) == (12, 4)
     assert result["nll_per_token"] < result["before"]["nll_per_token"] - 0.5
     plain, tokenizer = (each.from_pretrained(out / "model") for each in (AutoModelForCausalLM, AutoTokenizer))

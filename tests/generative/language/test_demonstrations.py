@@ -118,7 +118,7 @@ def test_a_file_is_tokenised_as_the_chosen_sides_of_pairs(tmp_path: Path) -> Non
         ("x", "y</s>", ()),
     ]
     place = f"{tmp_path / 'told.jsonl'}:3"
-    assert found.doubts == {"merged": [f"{place}: 1 of the last tokens of the prompt merge with the completion"]}
+    assert found.doubts == {"merged": [f"{place}: the last token of the prompt merged with the completion"]}
 
 
 def test_a_table_is_read_alike(tmp_path: Path) -> None:
