@@ -49,8 +49,9 @@ class Sizes:
         held: pairs drawn besides; the reward model is judged by those of mazes that are in no pair learned from.
         judged: mazes.
         first: how the demonstrations are learned.
-        second: how everything after them is learned.
+        second: how everything after them is learned that has no settings of its own.
         alone: how DPO without an anchor is learned.
+        reward: how the reward model is learned.
         seeds: courses.
         model: what learns.
     """
@@ -62,6 +63,7 @@ class Sizes:
     first: TrainConfig
     second: TrainConfig
     alone: TrainConfig
+    reward: TrainConfig
     seeds: int
     model: ModelConfig
 
@@ -72,8 +74,9 @@ class Sizes:
 
     @property
     def updates(self) -> int:
-        """Of all courses of `preferred_mazes`: DPO, SFT and the reward model learn as long, SFT another time twice."""
-        return self.seeds * (self.first.steps + 3 * self.second.steps + self.twice.steps + self.alone.steps)
+        """Of all courses of `preferred_mazes`: DPO and SFT learn as long, SFT another time twice."""
+        lessons = (self.first, self.second, self.second, self.twice, self.alone, self.reward)
+        return self.seeds * sum(lesson.steps for lesson in lessons)
 
 
 SIZES = Sizes(
@@ -84,10 +87,11 @@ SIZES = Sizes(
     first=TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3),
     second=TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20),
     alone=TrainConfig(steps=700, batch_size=32, learning_rate=1e-3, warmup=20),
+    reward=TrainConfig(steps=2100, batch_size=32, learning_rate=1e-3, warmup=20),
     seeds=5,
     model=ModelConfig(),
 )
-"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`."""
+"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`; the reward model learns three times as long."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def course(seed: int, sizes: Sizes, device: torch.device, tell: Tell) -> tuple[d
         "SFT, twice": after(SFT(), chosen, sizes.twice, "SFT on the chosen, twice the updates"),
     }
     body = RewardModel(copy.deepcopy(model.transformer))
-    reward = taught(body, BradleyTerry(), data, sizes.second, seed, device, tell, "reward model")
+    reward = taught(body, BradleyTerry(), data, sizes.reward, seed, device, tell, "reward model")
     texts = unseen(seed, sizes.judged)
     scores = {name: score(texts, complete(walker, TOKENIZER, texts, limit=LONGEST)) for name, walker in walkers.items()}
     return scores | best_of(model, reward, texts, seed, device), ranked_right(reward, held, device)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from experiments import corrupted_mazes
-from experiments.corrupted_mazes import NAMES, SHARES, config, course, exchanged, judge, runs, wrong
+from experiments.corrupted_mazes import ANCHOR, NAMES, ONCE, SHARES, config, course, exchanged, judge, runs, wrong
 from experiments.maze_course import TOKENIZER, Score, referred
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO
@@ -46,27 +47,33 @@ def test_each_loss_has_its_settings_and_a_model_of_its_own(whole: Course) -> Non
     assert len({id(lesson.model) for lesson in whole.lessons}) == len(whole.lessons)
     for number, ((name, share), lesson) in enumerate(zip(runs(), whole.lessons, strict=True)):
         assert lesson.untouched
-        assert lesson.train == whole.sizes.alone
+        assert lesson.train == whole.sizes.second
         assert isinstance(lesson.objective, DPO)
         asked = lesson.objective.preference.config
         assert asked.loss == (name,)
         assert asked.smoothing == (share if name in ("cdpo", "robust") else None)
-        assert asked.anchor == 0
+        assert asked.anchor == ANCHOR
         assert found[name, share].success == whole.solved(number + 1)
     assert found["before", 0.0].success == 0
     assert found["cdpo", 0.0] == found["robust", 0.0] == found["sigmoid", 0.0]
 
 
+def test_no_pair_is_learned_from_twice() -> None:
+    """As many as there are updates to take them; the trainer goes through all before it takes one again."""
+    assert ONCE.second.steps * ONCE.second.batch_size == ONCE.pairs
+
+
 def test_the_first_slopes() -> None:
-    """By autograd: IPO begins with that of DPO, beta / 2; cdpo with 1 - 2 e of it, and robust divides by as much."""
+    """By autograd, without the anchor: IPO begins with that of DPO, beta / 2; cdpo with 1 - 2 e of it, and robust
+    divides by as much."""
     slopes = {}
     for name, share in runs():
         chosen = torch.zeros(1, requires_grad=True)
-        loss = Preference(config(name, share))(Four(chosen, *torch.zeros(3, 1)))
+        loss = Preference(dataclasses.replace(config(name, share), anchor=0.0))(Four(chosen, *torch.zeros(3, 1)))
         (slopes[name, share],) = torch.autograd.grad(loss.sum(), chosen)
     for (name, share), slope in slopes.items():
         times = (1 - 2 * share) ** {"cdpo": 1, "robust": -1}.get(name, 0)
-        assert slope.item() == pytest.approx(-2.5 * times, rel=1e-5)
+        assert slope.item() == pytest.approx(-0.5 * times, rel=1e-5)
 
 
 def test_the_rule_reads_the_worst_share() -> None:

@@ -53,7 +53,12 @@ class Course:
         self.first = self.model.transformer.embedding.weight.detach().clone()
         self.pairs, self.lessons = pairs, list[Lesson]()
         self.sizes = dataclasses.replace(
-            TINY, pairs=len(pairs), judged=JUDGED, second=TrainConfig(steps=5), alone=TrainConfig(steps=7)
+            TINY,
+            pairs=len(pairs),
+            judged=JUDGED,
+            second=TrainConfig(steps=5),
+            alone=TrainConfig(steps=7),
+            reward=TrainConfig(steps=9),
         )
         for name in ("demonstrated", "corrected", "unseen", "taught", "complete"):
             monkeypatch.setattr(claim, name, getattr(self, name))
@@ -116,7 +121,7 @@ def test_each_way_is_taught_by_its_own_objective_and_schedule(whole: Course) -> 
         assert isinstance(lesson.objective, DPO)
         assert lesson.objective.preference.config == config
     assert [type(lesson.objective) for lesson in rest] == [SFT, SFT, BradleyTerry]
-    assert [lesson.train.steps for lesson in whole.lessons] == [5, 7, 5, 10, 5]
+    assert [lesson.train.steps for lesson in whole.lessons] == [5, 7, 5, 10, 9]
 
 
 def test_pairs_teach_both_sides_and_sft_the_chosen_alone(whole: Course) -> None:

@@ -25,7 +25,8 @@ from qx.maze_report import held_out
 
 FEW = TrainConfig(steps=4, batch_size=8, warmup=2)
 TINY = Sizes(
-    **{"examples": 60, "pairs": 24, "held": 6, "judged": 12, "first": FEW, "second": FEW, "alone": FEW, "seeds": 2},
+    **{"examples": 60, "pairs": 24, "held": 6, "judged": 12, "seeds": 2},
+    **{"first": FEW, "second": FEW, "alone": FEW, "reward": FEW},
     model=ModelConfig(width=16, depth=1, heads=2),
 )
 
@@ -99,9 +100,14 @@ def test_it_says_where_there_are_too_few_mazes(monkeypatch: pytest.MonkeyPatch) 
 def test_updates_are_those_of_every_training() -> None:
     """Demonstrations, DPO, DPO alone, SFT, SFT by twice as many, and the reward model."""
     sizes = dataclasses.replace(
-        TINY, seeds=3, first=TrainConfig(steps=100), second=TrainConfig(steps=10, warmup=3), alone=TrainConfig(steps=1)
+        TINY,
+        seeds=3,
+        first=TrainConfig(steps=100),
+        second=TrainConfig(steps=10, warmup=3),
+        alone=TrainConfig(steps=1),
+        reward=TrainConfig(steps=1000),
     )
-    assert sizes.updates == 3 * (100 + 10 + 1 + 10 + 20 + 10)
+    assert sizes.updates == 3 * (100 + 10 + 1 + 10 + 20 + 1000)
     assert sizes.twice == TrainConfig(steps=20, warmup=3)
 
 
