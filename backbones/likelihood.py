@@ -9,9 +9,9 @@ gradient: a third more work in this layer. Where the weights do not learn, d/dh 
 number a row, so it is taken at once and nothing is multiplied again. The idea is Wijmans et al. 2024, "Cut your
 losses", sec. 4, in plain tensors.
 
-How large a chunk is depends on who multiplies. oneDNN (float32 on the CPU) works on chunks that stay in the processor's
-cache, and is faster all the same (docs/notebook.md). Elsewhere small chunks only cost, so they are as large as memory
-is likely to bear. Logits that fit into one chunk are left to torch's own cross-entropy, and nothing is done twice.
+How large a chunk is depends on where it is multiplied. On a CPU it stays in the processor's cache, and is as fast or
+faster (docs/notebook.md). Elsewhere small chunks only cost, so they are as large as memory is likely to bear. Logits
+that fit into one chunk are left to torch's own cross-entropy, and nothing is done twice.
 
 Key: N positions, D width, V vocabulary.
 """
@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from backbones.product import able, linear, multiply
 
-CHUNK = 2**22  # logits held at a time where oneDNN multiplies; 16 MiB in float32
+CHUNK = 2**22  # logits held at a time on a CPU; 16 MiB in float32
 WIDE = 2**26  # elsewhere; 256 MiB in float32
 
 
@@ -47,7 +47,7 @@ def log_probability(
 
 def _parts(positions: int, weight: Tensor) -> list[slice]:
     """The chunks; one of no positions where there are none."""
-    rows = max(64, (CHUNK if able(weight) else WIDE) // len(weight))  # with fewer the products slow down
+    rows = max(64, (CHUNK if weight.device.type == "cpu" else WIDE) // len(weight))  # with fewer the products slow down
     return [slice(first, first + rows) for first in range(0, max(positions, 1), rows)]
 
 

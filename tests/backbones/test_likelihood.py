@@ -33,14 +33,13 @@ def whole(
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least there are: 64 positions."""
-    for name in ("CHUNK", "WIDE"):
-        monkeypatch.setattr(likelihood, name, 1)
+    monkeypatch.setattr(likelihood, "CHUNK", 1)
 
 
 @pytest.mark.parametrize(("n", "v"), [(7, 11), (64, 5), (65, 5), (200, 30)])
 @pytest.mark.parametrize("chunk", [1, 2**22])
 def test_it_equals_the_whole_softmax_and_its_gradients(monkeypatch: pytest.MonkeyPatch, n: int, v: int, chunk: int):
-    monkeypatch.setattr(likelihood, "WIDE", chunk)  # the least chunk is of 64 rows: 1, 1, 2 and 4 of them
+    monkeypatch.setattr(likelihood, "CHUNK", chunk)  # the least chunk is of 64 rows: 1, 1, 2 and 4 of them
     hidden, weight, target = judged(n, 6, v, torch.float64)
     upstream = draw(n, seed=3)  # another for every position
     value = log_probability(hidden, weight, target)
@@ -138,10 +137,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_logits_of_one_chunk_are_computed_once_and_those_of_many_twice(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ):
-    name = "CHUNK" if dtype == torch.float32 and likelihood.able(torch.zeros(1)) else "WIDE"
     rows = counted(monkeypatch)
     for chunk, expected in ((200 * 30, [200]), (100 * 30, [100, 100] * 2)):
-        monkeypatch.setattr(likelihood, name, chunk)
+        monkeypatch.setattr(likelihood, "CHUNK", chunk)
         log_probability(*judged(200, 6, 30, dtype)).sum().backward()
         assert rows == expected
         rows.clear()
@@ -155,3 +153,10 @@ def test_the_graph_may_be_run_again():
     for one, other, truth in zip(first, second, whole(hidden, weight, target, upstream)[1:], strict=True):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, truth, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("device", "rows"), [("cpu", 2**22 // 5000), ("meta", 2**26 // 5000)])
+def test_a_chunk_stays_in_the_cache_of_a_processor_and_is_large_elsewhere(device: str, rows: int):
+    """Logits of 16 MiB in float32, and of 256."""
+    parts = likelihood._parts(20_000, torch.empty(5000, 1, device=device))
+    assert [part.start for part in parts] == list(range(0, 20_000, rows))
