@@ -9,9 +9,10 @@ gradient: a third more work in this layer. Where the weights do not learn, d/dh 
 number a row, so it is taken at once and nothing is multiplied again. The idea is Wijmans et al. 2024, "Cut your
 losses", sec. 4, in plain tensors.
 
-How large a chunk is depends on where it is multiplied. On a CPU it stays in the processor's cache, and is as fast or
-faster (docs/notebook.md). Elsewhere small chunks only cost, so they are as large as memory is likely to bear. Logits
-that fit into one chunk are left to torch's own cross-entropy, and nothing is done twice.
+How large a chunk is depends on where it is multiplied. On a CPU it is small: faster where it stays in the processor's
+cache, some 10% slower in bfloat16 where even 64 rows do not (128,000 tokens; docs/notebook.md). Elsewhere small chunks
+only cost, so they are as large as memory is likely to bear. Logits that fit into one chunk are left to torch's own
+cross-entropy, and nothing is done twice.
 
 Key: N positions, D width, V vocabulary.
 """
@@ -28,7 +29,7 @@ from torch.nn import functional
 
 from backbones.product import able, linear, multiply
 
-CHUNK = 2**22  # logits held at a time on a CPU; 16 MiB in float32
+CHUNK = 2**22  # logits held at a time on a CPU, or 64 rows where that is more; 16 MiB in float32
 WIDE = 2**26  # elsewhere; 256 MiB in float32
 
 

@@ -151,14 +151,15 @@ def compare(setting: Setting, model: LanguageModel, pieces: PieceTokenizer, size
     mean, low, kl = float(gain.mean()), float(gain.mean()) - half(gain), drifts[best].kl
     found: dict[str, Number] = dict(zip(CLAIM.stated, (round(n, 3) for n in (mean, low, kl)), strict=True))
     verdict = (
-        f"with beta {best:g} and {len(pairs)} pairs {float(before.score.mean()):.2f} happy words of a hundred become "
-        f"{float(after[best].score.mean()):.2f} (by {mean:.2f} +- {half(gain):.2f} more), {kl:.1f} nats from the "
-        f"reference in {LIMIT} tokens; of a story's words {before.distinct:.0%} are different ones before, "
-        f"{after[best].distinct:.0%} after."
+        f"with beta {best:g} and {len(pairs)} pairs {float(before.score.mean()):.2f} happy words, less sad ones, of a "
+        f"hundred become {float(after[best].score.mean()):.2f} (by {mean:.2f} +- {half(gain):.2f} more), {kl:.1f} "
+        f"nats from the reference in {LIMIT} tokens; of a story's words {before.distinct:.0%} are different ones "
+        f"before, {after[best].distinct:.0%} after."
     )
     rows = [row("reference", before, None), *(row(f"beta {beta:g}", after[beta], drifts[beta]) for beta in after)]
-    header = ("model", "happy words of 100", f"KL, nats in {LIMIT} tokens", "by k3", "different words", "stories over")
-    return Finding(found, judge(mean, low, kl), verdict, draw(before, after, drifts, best, unseen), header, rows)
+    kinds = ("happy less sad words of 100", f"KL, nats in {LIMIT} tokens", "by k3", "different words", "stories over")
+    picture = draw(before, after, drifts, best, unseen)
+    return Finding(found, judge(mean, low, kl), verdict, picture, ("model", *kinds), rows)
 
 
 def judge(gain: float, low: float, kl: float) -> bool:
@@ -253,7 +254,7 @@ def draw(
     ax.annotate("the bound", (BOUND, 0.02), xycoords=("data", "axes fraction"), xytext=(-4, 0),
                 textcoords="offset points", ha="right", fontsize=8, color=plots.INK)  # fmt: skip
     ax.margins(x=0.15)
-    plots.label(ax, "Happier, and how far it goes for that", NATS, "happy words of 100")
+    plots.label(ax, "Happier, and how far it goes for that", NATS, "happy less sad words of 100")
     lines = []
     for b in range(0, SHOWN * len(UNSEEN_NAMES), len(UNSEEN_NAMES)):
         for when, told in (("before", before), (f"after, beta {best:g}", after[best])):

@@ -87,11 +87,11 @@ SIZES = Sizes(
     first=TrainConfig(steps=2400, batch_size=32, learning_rate=3e-3),
     second=TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20),
     alone=TrainConfig(steps=700, batch_size=32, learning_rate=1e-3, warmup=20),
-    reward=TrainConfig(steps=2100, batch_size=32, learning_rate=1e-3, warmup=20),
+    reward=TrainConfig(steps=4200, batch_size=32, learning_rate=1e-3, warmup=20),
     seeds=5,
     model=ModelConfig(),
 )
-"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`; the reward model learns three times as long."""
+"""Those of `qx sft mazes`, `qx pairs mazes` and `qx dpo`; the reward model learns six times as long."""
 
 
 @dataclass(frozen=True)

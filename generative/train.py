@@ -116,6 +116,7 @@ class Trainer:
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.learning_rate,
             betas=(0.9, config.beta2),
+            fused=True,
         )
         loss = shares.Loss(model, config.precision)
         self._loss, self.optimizer = self.accelerator.prepare(loss, optimizer)

@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import tyro
 from accelerate import Accelerator
 
+from generative.language.model import LanguageModel
+from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.data import PairData
 from generative.preference.dpo import DPO
 from generative.preference.losses import LOSSES, PreferenceConfig
-from generative.preference.preflight import preflight
+from generative.preference.preflight import Checked, preflight
 from generative.preference.tokens import Plain
 from generative.saved import of_transformers
 from generative.shares import effective
@@ -25,7 +27,7 @@ from qx.jobs import Job, device_of, show, start, vacant
 from qx.language import LanguageJob, begun, folder_of, load, trainer_of
 from qx.references import told, without_a_cache
 from qx.usable import usable
-from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, parse, to_tree, value_of
+from qx.usage import Common, Lasting, UsageError, asked, choose, from_tree, glanced, parse, to_tree
 
 PREFERENCE = PreferenceConfig(beta=1.0, anchor=1.0)
 DPO_DEFAULTS = TrainConfig(steps=700, batch_size=32, learning_rate=2e-3, warmup=20)
@@ -103,12 +105,13 @@ def settled(options: Dpo) -> dict[str, Any]:
 
 def _usual(args: Sequence[str]) -> Dpo | None:
     """What suits a model that is none of the lab's own language models."""
-    if str(THICK) in args:
+    said = glanced(Dpo, args, Dpo(pairs=Path(), model=Path()))
+    if said.pairs == THICK:
         from generative.preference import thick  # diffusion takes seconds to load
 
         return dataclasses.replace(TRANSFORMERS, preference=thick.PREFERENCE, train=thick.TRAIN)
-    if of_transformers(folder_of(Path(value_of(args, "--model") or ""))):
-        return TRANSFORMERS if value_of(args, "--lora-rank") in (None, "0") else ADAPTED
+    if of_transformers(folder_of(said.model)):
+        return ADAPTED if said.lora_rank else TRANSFORMERS
     return None
 
 
@@ -138,7 +141,10 @@ def prepare(options: Dpo) -> Job:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag}: for models of transformers; {options.model} is one of the lab's own")
     model, tokenizer = load(options.model)
-    tokens = usable(options.pairs, preflight(options.pairs, Plain(tokenizer), strict=options.strict))
+    checked, beyond = looked_at(options.pairs, model, tokenizer, strict=options.strict)
+    tokens = usable(options.pairs, checked)
+    if beyond:
+        raise UsageError(beyond)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     device = device_of(options)
     accelerator = Accelerator(cpu=device.type == "cpu")
@@ -153,6 +159,20 @@ def prepare(options: Dpo) -> Job:
     job = LanguageJob("dpo", (options.pairs, folder_of(options.model)), options.pairs.stem, trainer, tokenizer)
     job.headline, job.before = ("loss", "rewards/accuracies", "rewards/margins"), reference
     return job
+
+
+def looked_at(file: Path, model: LanguageModel, tokenizer: CharacterTokenizer, *, strict: bool) -> tuple[Checked, str]:
+    """A file as one of the lab's own models reads it, nothing cut; and why it cannot, where pairs are too long for it,
+    or "". Raises PairError.
+    """
+    checked = preflight(file, Plain(tokenizer), strict=strict)
+    reach = model.transformer.arguments["length"]
+    sizes = [len(each.prompt) + max(len(each.chosen), len(each.rejected)) for each in checked.tokens]
+    beyond = [size for size in sizes if isinstance(reach, int) and size > reach]
+    if not beyond:
+        return checked, ""
+    words = f"{len(beyond):,} of {len(sizes):,} pairs are longer than the model reads, up to {max(beyond):,} tokens"
+    return checked, f"{file}: {words}; expected {reach:,} at most, the --length of its `qx sft`"
 
 
 def reopen(run: Run, common: Common) -> Job:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from generative.language.adapter import body_layers, save_adapter
-from generative.language.causal import Causal, check
+from generative.language.causal import Causal, check_on, honoured
 from generative.language.pretrained import Pretrained, complete, load
 from generative.lora import Lora, adapt, merge
 from generative.preference.best import drawn_pretrained
@@ -55,7 +55,7 @@ class PretrainedJob:
         self.inputs: tuple[Path, ...] = (options.pairs, options.model)
         self.name, self.total = options.pairs.stem, options.train.steps
         policy = Causal(pretrained.model, checkpointing=options.checkpointing)
-        check(policy, list(tokens[0].prompt), list(tokens[0].chosen))
+        check_on(policy, [(each.prompt, side) for each in tokens for side in (each.chosen, each.rejected)])
         policy.to(self.device)
         self.pretrained, accelerator = pretrained, Accelerator(cpu=self.device.type == "cpu")
         self.precision = effective(options.train.precision, accelerator)
@@ -134,13 +134,16 @@ class PretrainedJob:
         return found
 
     def _asking(self, count: int) -> tuple[list[list[int]], int]:
-        """So many different prompts, and the most tokens to say to them: as many as their longest sides have,
-        up to `SAID`.
+        """So many different prompts, and the most tokens to say to them: as many as their longest sides have, up to
+        `SAID`, and no more than a row can be asked about.
         """
         pairs = different([*self.held, *self.checked.tokens], count)
         longest = max((max(len(pair.chosen), len(pair.rejected)) for pair in pairs), default=1)
         prompts = [list(pair.prompt) for pair in pairs]
-        return prompts, self.pretrained.within(min(longest, SAID), max(map(len, prompts), default=0))
+        besides = max(map(len, prompts), default=0)
+        room = honoured(self.pretrained.model.config.get_text_config())
+        longest = min(longest, SAID, SAID if room is None else room - besides)
+        return prompts, self.pretrained.within(longest, besides)
 
     def report(self, run: Run, result: Mapping[str, Any]) -> None:
         """`model/`, which transformers loads, `report.png`, and `samples.jsonl`: prompts continued before and after.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from generative.language.adapter import base_name
 from lab import plots
 from lab.run import Run
 from qx import pairs_report
@@ -39,7 +40,7 @@ def card(options: Dpo, findings: Findings, result: Mapping[str, Any], said: Sequ
         "tags: [preference-optimisation, dpo, quincunx]",
         "---",
         "",
-        f"# {options.pairs.stem}, from {options.model.name}",
+        f"# {options.pairs.stem}, from {base_name(options.model)}",
         "",
         f"Trained by `qx dpo` on {result['learned']:,} preference pairs: loss {_losses(p)}, beta {p.beta:g}"
         f"{f', anchor {p.anchor:g}' if p.anchor else ''}, {t.steps:,} updates of {t.batch_size} pairs, learning rate "

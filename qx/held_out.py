@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 import torch
@@ -9,24 +10,41 @@ from torch import Tensor, nn
 
 from generative.objective import Data, Objective
 from generative.preference.tokens import Tokens
-from lab import streams
+from lab import console, streams
 
 
 def divided(tokens: Sequence[Tokens], seed: int, share: float) -> tuple[list[Tokens], list[Tokens]]:
     """(to learn from, held out), by seed; at most that share is held out, and at least one is learned from.
 
-    All of one prompt are on one side, so that what is held out was not learned in other words. Where that leaves
-    nothing to hold out, as where all have one prompt, all of one text are on one side.
+    All of one prompt are on one side, so that what is held out was not learned in other words; each text without a
+    prompt is by itself. Only where all have one prompt, or none, they are held out text by text: a side that is in
+    several pairs may then be learned and judged, which is said. So it is where none of the groups fits into the share,
+    and nothing is held out.
+
+    Args:
+        tokens: one at least.
+        seed: draws the groups.
+        share: of all, from 0 to below 1.
     """
-    for alike in (_prompt, _text):
-        held = _taken([alike(each) for each in tokens], seed, min(int(share * len(tokens)), len(tokens) - 1))
-        if held:
-            break
-    return [t for i, t in enumerate(tokens) if i not in held], [t for i, t in enumerate(tokens) if i in held]
+    alone = len({each.prompt for each in tokens}) == 1
+    groups = [_text(each) if alone else each.prompt or _text(each) for each in tokens]
+    most = min(int(share * len(tokens)), len(tokens) - 1)
+    taken = _taken(groups, seed, most)
+    learned = [each for i, each in enumerate(tokens) if i not in taken]
+    held = [each for i, each in enumerate(tokens) if i in taken]
+    if share and not held:
+        least = min(Counter(groups).values())
+        words = f"all of one {'text' if alone else 'prompt'} stay together, which are {least:,} at least"
+        _say(f"nothing is held out: {words}, and --held-out {share:g} of {len(tokens):,} is {most:,}")
+    elif held and alone:
+        known = {side for each in learned for side in (each.chosen, each.rejected) if side}
+        again = sum(not known.isdisjoint((each.chosen, each.rejected)) for each in held)
+        _say(f"all have one prompt, so texts are held out; {again:,} of {len(held):,} have a side that is also learned")
+    return learned, held
 
 
-def _prompt(tokens: Tokens) -> Hashable:
-    return tokens.prompt or _text(tokens)
+def _say(words: str) -> None:
+    console.err.print(f"[dim]{console.escape(words)}[/]", soft_wrap=True)
 
 
 def _text(tokens: Tokens) -> Hashable:

@@ -15,6 +15,7 @@ from generative.language.tokenizer import CharacterTokenizer
 from generative.preference.best import drawn
 from generative.preference.data import PairData
 from generative.preference.drift import drift
+from generative.shares import effective
 from generative.train import Data, Objective, TrainConfig, Trainer
 from lab import streams
 from lab.run import Run
@@ -99,13 +100,19 @@ def distance(result: Mapping[str, Any]) -> str:
 def trainer_of(
     model: LanguageModel, objective: Objective, data: Data, longest: int, train: TrainConfig, common: Common
 ) -> Trainer:
-    """The loop that teaches it. Raises UsageError for texts that the model's positions do not reach."""
+    """The loop that teaches it.
+
+    Raises:
+        UsageError: for texts that the model's positions do not reach.
+        TrainError: for a cast of the accelerator that is not known here, and as `Trainer`.
+    """
     reach = model.transformer.arguments["length"]
     if isinstance(reach, int) and longest > reach:
         raise UsageError(
             f"--length {reach}, of `qx sft`: the longest text has {longest} tokens, and the model reads no more"
         )
     accelerator = Accelerator(cpu=device_of(common).type == "cpu")
+    effective(train.precision, accelerator)  # or a refusal
     return Trainer(model, objective, data, train, seed=common.seed, accelerator=accelerator)
 
 

@@ -12,12 +12,12 @@ import tyro
 
 from generative.preference import mazes as maze_pairs
 from generative.preference import pairs as pair_files
-from generative.preference.preflight import preflight
-from generative.preference.tokens import PairTokenizer, Plain
+from generative.preference.preflight import Checked, preflight
 from generative.preference.tokens import Pretrained as Tokenised
 from generative.saved import of_transformers
 from lab import console
 from qx import pairs_report
+from qx.dpo import looked_at
 from qx.jobs import device_of, write_result
 from qx.language import begun, load
 from qx.usage import Answering, UsageError, parse
@@ -34,7 +34,8 @@ class Pairs(Answering):
     strict: bool = False
     """check: stop at the first row that would be dropped from training."""
     limit: int = 1024
-    """check, with --model: the longest sequence in tokens, prompt and completion; what is longer would be cut."""
+    """check, with a --model of transformers: the longest sequence in tokens, prompt and completion; what is longer
+    would be cut."""
     count: int = 8000
     """mazes: pairs to write. More teach more mazes."""
     model: Path | None = None
@@ -60,12 +61,12 @@ def pairs(args: Sequence[str]) -> dict[str, Any]:
         if len(made) < options.count:
             console.err.print(f"[dim]fewer than the {options.count} asked for: the model makes too few mistakes")
         return {"pairs": len(made), "file": str(options.file)}
-    tokenise, reach = _reader(options.model) if options.model else (None, None)
-    limit = options.limit if reach is None else min(options.limit, reach)
-    checked = preflight(options.file, tokenise, limit if tokenise else None, strict=options.strict)
-    result = checked.findings.counts()
+    checked, beyond = _checked(options)
+    result = {**checked.findings.counts(), **({"refused": beyond} if beyond else {})}
     write_result(options, result)
     pairs_report.say(options.file, checked)
+    if beyond:
+        console.out.print(console.escape(f"`qx dpo` refuses {beyond}"), soft_wrap=True)
     pairs_report.show(checked)
     if options.out is not None:
         pairs_report.draw(checked, options.out / "report.png")
@@ -74,14 +75,17 @@ def pairs(args: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _reader(model: Path) -> tuple[PairTokenizer, int | None]:
-    """What makes tokens for a model, and the longest sequence that it can read."""
-    folder = begun(model)
-    if not of_transformers(folder):
-        found, tokenizer = load(model)
-        reach = found.transformer.arguments["length"]
-        return Plain(tokenizer), reach if isinstance(reach, int) else None
-    from generative.language import pretrained  # transformers takes seconds to load
+def _checked(options: Pairs) -> tuple[Checked, str]:
+    """What is found, with a model as `qx dpo` would find it; and why that would refuse, or ""."""
+    if options.model is None:
+        return preflight(options.file, strict=options.strict), ""
+    folder = begun(options.model)
+    if of_transformers(folder):
+        from generative.language import pretrained  # transformers takes seconds to load
 
-    whole = pretrained.load(folder)
-    return Tokenised(whole.tokenizer), whole.reach
+        whole = pretrained.load(folder)
+        limit = whole.within(options.limit)
+        return preflight(options.file, Tokenised(whole.tokenizer), limit, strict=options.strict), ""
+    if options.limit != Pairs.limit:
+        raise UsageError(f"--limit: for models of transformers; {options.model} is one of the lab's own")
+    return looked_at(options.file, *load(options.model), strict=options.strict)

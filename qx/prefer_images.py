@@ -19,7 +19,7 @@ from generative.diffusion.pipeline import Pipeline
 from generative.diffusion.recipes import DIGITS
 from generative.preference import thick
 from generative.preference.denoising import denoising_of, trainer
-from generative.shares import cast
+from generative.shares import cast, effective
 from generative.train import TensorData
 from lab import console, plots, streams
 from lab.run import Run
@@ -48,6 +48,8 @@ class ThickJob:
     def __init__(self, options: Dpo, base: Pipeline, folder: Path) -> None:
         self.options, self.device, self.inputs = options, device_of(options), (folder,)
         self.base, self.total = base.to(self.device), options.train.steps
+        accelerator = Accelerator(cpu=self.device.type == "cpu")
+        self.precision = effective(options.train.precision, accelerator)
         self.data = digits(options.seed)
         with _counting("drawings to compare", thick.POOL) as drawn:
             pool = thick.pool(self.base, options.seed, progress=drawn)
@@ -58,7 +60,7 @@ class ThickJob:
             options.preference,
             options.train,
             seed=options.seed,
-            accelerator=Accelerator(cpu=self.device.type == "cpu"),
+            accelerator=accelerator,
         )
         self.grids = progress.Grids(options.samples_every, options.train, options.seed, DIGITS.drawing.guidance)
         self.drawn: tuple[thick.Drawn, thick.Drawn] | None = None  # before and after
@@ -84,7 +86,7 @@ class ThickJob:
         batch = {name: tensor.to(self.device) for name, tensor in self.held.tensors.items()}
         root = torch.tensor(streams.derive(self.options.seed, "held out"))
         key = streams.bits(root, torch.arange(len(self.held))).to(self.device)
-        with torch.no_grad(), cast(self.options.train.precision, self.device.type):
+        with torch.no_grad(), cast(self.precision, self.device.type):
             told = self.trainer.objective.loss(self.trainer.result.eval(), batch, key)
         return {name: value.double().mean().cpu() for name, value in {"loss": told.value, **told.metrics}.items()}
 

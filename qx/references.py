@@ -41,9 +41,18 @@ def told(
 
 @contextmanager
 def without_a_cache() -> Iterator[None]:
-    """Where the reference's answers cannot be kept, that is one dim line, however often it is found."""
-    with warnings.catch_warnings(record=True) as said:
+    """Where the reference's answers cannot be kept, that is one dim line, said once and as soon as it is found."""
+    said = set[str]()
+    with warnings.catch_warnings():
         warnings.simplefilter("always", CacheWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if not issubclass(category, CacheWarning):
+                usual(message, category, *rest)
+            elif str(message) not in said:
+                said.add(str(message))
+                console.err.print(f"[dim]{console.escape(str(message))}[/]", soft_wrap=True)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # what it is called with, by place
         yield
-    for line in dict.fromkeys(str(each.message) for each in said if issubclass(each.category, CacheWarning)):
-        console.err.print(f"[dim]{console.escape(line)}[/]", soft_wrap=True)

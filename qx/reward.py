@@ -12,13 +12,14 @@ import tyro
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from generative.language.adapter import base_name
 from generative.preference.data import PairData
 from generative.preference.preflight import Checked, preflight
 from generative.preference.reward import BradleyTerry, RewardModel
 from generative.preference.tokens import PairTokenizer, Plain, Tokens
 from generative.preference.tokens import Pretrained as Tokenised
 from generative.saved import of_transformers
-from generative.shares import cast
+from generative.shares import cast, effective
 from generative.train import TrainConfig, Trainer
 from lab import plots
 from lab.run import Run
@@ -64,8 +65,8 @@ class Body(NamedTuple):
     tokenise: PairTokenizer
     reach: int | None
     """The longest sequence in tokens that the model can read."""
-    scorer: Callable[[Tokens], nn.Module]
-    """The reward model before it learns; a pair is given to try whether it can read one."""
+    scorer: Callable[[Sequence[Tokens]], nn.Module]
+    """The reward model before it learns; the pairs are given to try whether it can read them."""
     keep: Callable[[Any, Path, str], None]
     """Write a reward model to a folder, with a card where such folders have one."""
 
@@ -80,14 +81,16 @@ class RewardJob:
         self.options, self.checked, self.body, self.device = options, checked, body, device_of(options)
         self.inputs: tuple[Path, ...] = (options.pairs, folder_of(options.model))
         self.name, self.total = options.pairs.stem, options.train.steps
+        accelerator = Accelerator(cpu=self.device.type == "cpu")
+        self.precision = effective(options.train.precision, accelerator)
         learned, self.held = divided(tokens, options.seed, options.held_out)
         self.trainer = Trainer(
-            body.scorer(tokens[0]),
+            body.scorer(tokens),
             BradleyTerry(),
             PairData(learned),
             options.train,
             seed=options.seed,
-            accelerator=Accelerator(cpu=self.device.type == "cpu"),
+            accelerator=accelerator,
         )
 
     def watch(self) -> Mapping[str, Tensor]:
@@ -97,7 +100,7 @@ class RewardJob:
     def _judged(self) -> dict[str, Tensor]:
         if not self.held:
             return {}
-        with cast(self.options.train.precision, self.device.type):
+        with cast(self.precision, self.device.type):
             return means(self.trainer.objective, self.trainer.result.eval(), PairData(self.held), self.device)
 
     def evaluate(self) -> dict[str, Any]:
@@ -168,9 +171,9 @@ def pretrained(folder: Path) -> Body:
 
     found = folders.load(folder)
 
-    def scorer(tried: Tokens) -> nn.Module:
+    def scorer(pairs: Sequence[Tokens]) -> nn.Module:
         body = causal.Causal(found.model)
-        causal.check(body, list(tried.prompt), list(tried.chosen))
+        causal.check_on(body, [(each.prompt, side) for each in pairs for side in (each.chosen, each.rejected)])
         return rewarding(body, found.tokenizer.pad_token_id)
 
     def keep(trained: Any, at: Path, words: str) -> None:
@@ -189,7 +192,7 @@ def card(options: Reward, result: Mapping[str, Any]) -> str:
         "tags: [reward-model, bradley-terry, quincunx]",
         "---",
         "",
-        f"# Reward of {options.pairs.stem}, from {options.model.name}",
+        f"# Reward of {options.pairs.stem}, from {base_name(options.model)}",
         "",
         f"Trained by `qx reward` on preference pairs, by -log sigmoid(r_chosen - r_rejected): {train.steps:,} updates "
         f"of {train.batch_size} pairs, learning rate {train.learning_rate:g}, seed {options.seed}. "

@@ -14,11 +14,12 @@ import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
-from generative.language.causal import Causal, check
+from generative.language.adapter import base_name
+from generative.language.causal import Causal, check_on
 from generative.language.demonstrations import DemonstrationData, Demonstrations, FineTuning, read
 from generative.language.pretrained import Pretrained, complete, load
 from generative.preference.tokens import Pretrained as Tokenised
-from generative.shares import cast
+from generative.shares import cast, effective
 from generative.train import TrainConfig, Trainer
 from lab import console, plots
 from lab.run import Run
@@ -61,9 +62,10 @@ class SftPretrainedJob:
         self.options, self.told, self.device = options, told, device_of(options)
         self.inputs: tuple[Path, ...] = (options.data, options.model)
         self.name, self.total = options.data.stem, options.train.steps
-        self.pretrained = pretrained
+        self.pretrained, accelerator = pretrained, Accelerator(cpu=self.device.type == "cpu")
+        self.precision = effective(options.train.precision, accelerator)
         model = Causal(pretrained.model)
-        check(model, list(told.tokens[0].prompt), list(told.tokens[0].chosen))
+        check_on(model, [(each.prompt, each.chosen) for each in told.tokens])
         learned, self.held = divided(told.tokens, options.seed, options.held_out)
         self.trainer = Trainer(
             model,
@@ -71,7 +73,7 @@ class SftPretrainedJob:
             DemonstrationData(learned),
             options.train,
             seed=options.seed,
-            accelerator=Accelerator(cpu=self.device.type == "cpu"),
+            accelerator=accelerator,
         )
 
     @functools.cached_property
@@ -93,7 +95,7 @@ class SftPretrainedJob:
     def _judged(self, model: Causal) -> dict[str, Tensor]:
         if not self.held:
             return {}
-        with cast(self.options.train.precision, self.device.type):
+        with cast(self.precision, self.device.type):
             return means(self.trainer.objective, model, DemonstrationData(self.held), self.device)
 
     def evaluate(self) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def card(options: SftPretrained, result: Mapping[str, Any], said: Sequence[Mappi
         "tags: [sft, quincunx]",
         "---",
         "",
-        f"# {options.data.stem}, from {options.model.name}",
+        f"# {options.data.stem}, from {base_name(options.model)}",
         "",
         f"Trained by `qx sft` on {result['learned']:,} demonstrations, on their completions alone: {train.steps:,} "
         f"updates of {train.batch_size}, learning rate {train.learning_rate:g}, seed {options.seed}.",

@@ -70,13 +70,28 @@ def parse(kind: Any, args: Sequence[str], prog: str, default: Any = None) -> Any
     return found
 
 
+def glanced(kind: type[T], args: Sequence[str], default: T) -> T:
+    """`parse` before it is known what suits: help aside, and `default` fills what is left out.
+
+    Of wrong words it is the default: `parse` will name them.
+    """
+    try:
+        found: T = parse(kind, [word for word in args if word not in ("-h", "--help")], "qx", default)
+    except UsageError:
+        return default
+    return found
+
+
 def value_of(args: Sequence[str], flag: str) -> str | None:
-    """What a flag is given, before the words are parsed: what it is decides what the others are by default."""
+    """What a flag is given, before it is known of which dataclass the words are: as `parse` reads it, so the last
+    counts, and `_` in its name is `-`.
+    """
+    found = None
     for place, word in enumerate(args):
         name, equals, value = word.partition("=")
-        if name == flag:
-            return value if equals else next(iter(args[place + 1 :]), None)
-    return None
+        if name.replace("_", "-") == flag:
+            found = value if equals else next(iter(args[place + 1 :]), None)
+    return found
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ scored, a chunk at a time (`backbones.likelihood`): logits [B, T, V] never exist
 
 What an architecture does that a row cannot honour is refused by name: windows that are shorter than the sequence,
 rotary angles that depend on the longest sequence beside it, sinks and caps of the attention's logits, scaled or capped
-logits of the head. `check` compares with the model's own forward.
+logits of the head. `check` compares with the model's own forward, `check_on` for all of some sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ SCALES = {  # of a head's logits, and where they do nothing
 }
 AGREE = 1e-3
 """Nats by which a log-probability of some ten tokens may differ from the model's own in float32."""
+COMPARED = 16
+"""The last tokens of a sequence, so many at most, whose log-probabilities are compared: logits [T, V] are dear."""
 
 
 class UnsupportedModelError(ModelError):
@@ -107,18 +109,28 @@ def states(model: Any, tokens: Int64[Tensor, "N"], row: Continuations) -> Float[
 
 def _refuse_growing(model: Any, row: Continuations) -> None:
     """Raises UnsupportedModelError for a row so long that its other sequences would get other angles."""
-    config = model.config.get_text_config()
-    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    for rope in (found, *found.values()):  # of all layers, or of each kind of them
-        if not isinstance(rope, Mapping) or (kind := rope.get("rope_type", rope.get("type"))) not in GROWING:
-            continue
-        lengths = (rope.get(ORIGINAL), getattr(config, ORIGINAL, None), config.max_position_embeddings)
-        reach = min(length for length in lengths if length is not None)
+    for kind, reach in _growing(model.config.get_text_config()):
         if (longest := int(row.position.max()) + 1) >= reach:
             raise UnsupportedModelError(
                 f"{type(model).__name__}: its rope type is {kind}, so a sequence of {longest} tokens changes what is "
                 f"said of those beside it; expected fewer than {reach}"
             )
+
+
+def _growing(config: Any) -> Iterator[tuple[str, int]]:
+    """(type, tokens from which they change) of rotary angles that depend on the longest sequence."""
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for rope in (found, *found.values()):  # of all layers, or of each kind of them
+        if isinstance(rope, Mapping) and (kind := rope.get("rope_type", rope.get("type"))) in GROWING:
+            lengths = (rope.get(ORIGINAL), getattr(config, ORIGINAL, None), config.max_position_embeddings)
+            yield kind, min(length for length in lengths if length is not None)
+
+
+def honoured(config: Any) -> int | None:
+    """Tokens that a sequence of a row may have by the text configuration of a model; None where it sets no bound."""
+    window = getattr(config, "sliding_window", None)
+    bounds = [reach - 1 for _, reach in _growing(config)] + ([] if window is None else [window])
+    return min(bounds, default=None)
 
 
 def attention(
@@ -152,9 +164,24 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def check_on(model: Causal, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
+    """`check` the first of the sequences and the longest, which has all the length that a row has to honour.
+
+    Args:
+        model: that is to read them all.
+        sequences: prompt and continuation of each, in tokens; one at least.
+
+    Raises UnsupportedModelError as `check` does.
+    """
+    longest = max(sequences, key=lambda each: len(each[0]) + len(each[1]))
+    check(model, *sequences[0])
+    if longest is not sequences[0]:
+        check(model, *longest)
+
+
 @torch.no_grad()
-def check(model: Causal, prompt: list[int], continuation: list[int]) -> None:
-    """Compare with the model's own forward on one sequence.
+def check(model: Causal, prompt: Sequence[int], continuation: Sequence[int]) -> None:
+    """Compare with the model's own forward on the last tokens of one sequence, `COMPARED` at most.
 
     Raises:
         UnsupportedModelError: where they differ by more than `AGREE`, relative to the size where that is above 1, or
@@ -164,16 +191,17 @@ def check(model: Causal, prompt: list[int], continuation: list[int]) -> None:
     whole = torch.tensor([*prompt, *continuation], device=device)
     row = Continuations([len(prompt)], [[len(continuation), len(continuation)]], device)
     twice = torch.tensor([*prompt, *continuation, *continuation], device=device)
+    scored = len(whole) - max(len(prompt), 1)
+    count = min(scored, COMPARED)
     try:
-        mine = row.sums(model.judge(twice, row))  # [2]
+        mine = model.judge(twice, row).view(2, scored)[:, scored - count :].sum(1)  # [2]
+        logits = model.model(input_ids=whole[None], use_cache=False, logits_to_keep=count + 1).logits[0].float()
     except UnsupportedModelError:
         raise
     except Exception as error:  # whatever an architecture stumbles over
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UnsupportedModelError(f"{type(model.model).__name__} reads no row of continuations ({reason})") from None
-    logits = model.model(input_ids=whole[None], use_cache=False).logits[0].float()
-    first = max(len(prompt), 1)
-    own = logits.log_softmax(-1)[first - 1 : -1].gather(1, whole[first:, None]).sum()
+    own = logits[-count - 1 : -1].log_softmax(-1).gather(1, whole[len(whole) - count :, None]).sum()
     apart = float((mine - own).abs().max())
     if not apart <= AGREE * max(1.0, float(own.abs())):
         raise UnsupportedModelError(

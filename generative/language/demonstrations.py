@@ -7,14 +7,14 @@ continuation a prompt. A demonstration is tokenised as one side of a pair is (`g
 same rules for ends, boundaries and chats; so the chosen sides of pairs are demonstrations as they stand.
 
 A file holds a demonstration a row, `prompt` and `completion`, both strings or both lists of messages; or a pair, with
-`chosen` and `rejected`, whose chosen side is learned ("preferred fine-tuning", Rafailov et al. 2023, sec. 6).
+`chosen` and `rejected`, whose chosen side is learned ("preferred fine-tuning", Rafailov et al. 2023, sec. 6). Of a pair
+with a prompt the rejected side is not looked at; of one without, what both sides begin with is the prompt.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,16 +23,14 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from backbones.continuations import Continuations
-from generative.jsonl import Fault, listed, show
+from generative.jsonl import Fault, show
 from generative.language.examples import COLUMNS, ExampleError
 from generative.language.tokenizer import TokenizerError
 from generative.objective import Batch, Losses
 from generative.preference.data import Judge
 from generative.preference.pairs import Pair, Text, pair_of, silent, template_of, text_of
 from generative.preference.records import RecordError, records
-from generative.preference.tokens import PairTokenizer, Tokens
-
-PAIRED = ("chosen", "rejected")  # columns of a row that holds a pair instead
+from generative.preference.tokens import PairTokenizer, Tokens, doubts, shortened
 
 READ = (*COLUMNS, "chosen", "rejected")
 """The columns of demonstrations, and those of pairs."""
@@ -107,47 +105,37 @@ def read(path: Path, tokenizer: PairTokenizer, limit: int, *, strict: bool = Fal
         ExampleError: for a file that cannot be read, or of which nothing is left to learn from; with `strict` for a row
             that is no demonstration, that the tokenizer refuses, or whose prompt leaves no room.
     """
-    found, doubts = list[Tokens](), dict[str, list[str]]()
+    found, noted = list[Tokens](), dict[str, list[str]]()
     try:
         for place, row in records(path, READ):
             part = _tokenised(row, tokenizer, limit)
             if isinstance(part, Fault):
                 if strict:
                     raise ExampleError(f"{place}: {part.message}")
-                doubts.setdefault(f"left out, {part.kind.replace('_', ' ')}", []).append(f"{place}: {part.message}")
+                noted.setdefault(f"left out, {part.kind.replace('_', ' ')}", []).append(f"{place}: {part.message}")
                 continue
-            more, cut, tokens = part
-            if more:
-                words = f"{listed(more)}: the chat template decides what of it is seen"
-                doubts.setdefault("more keys", []).append(f"{place}: {words}")
-            if not tokens.prompt:
-                words = "its prompt is nothing in tokens: the first token of the completion is not scored"
-                doubts.setdefault("no prompt", []).append(f"{place}: {words}")
-            if cut:
-                words = f"the completion ends after {len(tokens.chosen)} of its {len(tokens.chosen) + cut} tokens"
-                doubts.setdefault("cut", []).append(f"{place}: {words}: {limit} with the prompt")
-            if tokens.merged:
-                last = "token" if tokens.merged == 1 else f"{tokens.merged} tokens"
-                words = f"the last {last} of the prompt merged with the completion"
-                doubts.setdefault("merged", []).append(f"{place}: {words}")
+            pair, whole, tokens = part
+            for kind, words in doubts(pair, tokens):
+                noted.setdefault(kind.replace("_", " "), []).append(f"{place}: {words}")
+            if len(tokens.chosen) < whole:
+                words = shortened("the completion", len(tokens.chosen), whole, limit)
+                noted.setdefault("cut", []).append(f"{place}: {words}")
             found.append(tokens)
     except RecordError as error:
         raise ExampleError(str(error)) from None
     if not found:
-        why = next(iter(doubts.values()), [f"expected rows with {' and '.join(COLUMNS)}"])[0]
+        why = next(iter(noted.values()), [f"expected rows with {' and '.join(COLUMNS)}"])[0]
         raise ExampleError(f"{path}: holds no demonstration to learn from; {why}")
-    return Demonstrations(found, doubts)
+    return Demonstrations(found, noted)
 
 
-def _tokenised(
-    row: dict[str, Any] | Fault, tokenizer: PairTokenizer, limit: int
-) -> tuple[list[str], int, Tokens] | Fault:
-    """(`Pair.more`, tokens that are cut off, what is left) of a row, or why it is left out."""
+def _tokenised(row: dict[str, Any] | Fault, tokenizer: PairTokenizer, limit: int) -> tuple[Pair, int, Tokens] | Fault:
+    """(the demonstration, how long its completion is in tokens, what is left once it is cut), or why it is left out."""
     pair = row if isinstance(row, Fault) else demonstration(row)
     if isinstance(pair, Fault):
         return pair
     try:
-        whole = dataclasses.replace(tokenizer(pair), rejected=())
+        whole = replace(tokenizer(pair), rejected=())
     except TokenizerError as error:
         return Fault("not_tokenised", str(error))
     if not whole.chosen:
@@ -157,18 +145,18 @@ def _tokenised(
         return Fault("overlong_prompt", f"its prompt has {len(whole.prompt)} tokens, and there is room for {limit}")
     if not part.scored()[0]:
         return Fault("unscored", "nothing of the completion is scored: one token, and no prompt before it")
-    return pair.more(), len(whole.chosen) - len(part.chosen), part
+    return pair, len(whole.chosen), part
 
 
 def demonstration(row: dict[str, Any]) -> Pair | Fault:
-    """The demonstration of a row as a pair whose sides are the same; of a row with a pair, that pair, also where
-    its sides are the same."""
-    if row.get("completion") is None and "chosen" in row:
+    """The demonstration of a row, or of the pair in it, as a pair whose sides are the same."""
+    paired = row.get("completion") is None and "chosen" in row
+    if paired and row.get("prompt") is None:
         pair = pair_of(row)
-        alike = isinstance(pair, Fault) and pair.kind == "identical" and row.get("prompt") is not None
-        return demonstration({**row, "completion": row["chosen"]}) if alike else pair
+        return pair if isinstance(pair, Fault) else replace(pair, rejected=pair.chosen)
+    columns = ("prompt", "chosen") if paired else COLUMNS
     texts = list[Text]()
-    for column in COLUMNS:
+    for column in columns:
         if row.get(column) is None:
             words = "is null; expected text" if column in row else f"is missing; it holds {show(list(row))}"
             return Fault("missing_column", f"the column {column!r} {words}")
@@ -178,9 +166,9 @@ def demonstration(row: dict[str, Any]) -> Pair | Fault:
         texts.append(text)
     prompt, completion = texts
     if isinstance(prompt, str) != isinstance(completion, str):
-        return Fault("not_string", "prompt and completion: expected both strings, or both lists of messages")
+        return Fault("not_string", f"{' and '.join(columns)}: expected both strings, or both lists of messages")
     if silent(completion):
-        return Fault("empty", "the completion is empty; there is nothing to learn")
+        return Fault("empty", f"the {'chosen side' if paired else 'completion'} is empty; there is nothing to learn")
     if not isinstance(prompt, str) and not prompt:
         return Fault("empty", "the prompt has no messages; a chat needs one to answer")
     template = template_of(row)

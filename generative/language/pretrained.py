@@ -1,21 +1,22 @@
 """Folders of causal language models as transformers keeps them: weights in safetensors, a tokenizer, a card.
 
 Read from the disk alone, without code of the folder's own, and in one line where that fails: a folder whose weights do
-not fill the model, or whose tokenizer knows more tokens than the model, would otherwise train in silence.
+not fill the model, whose tokenizer knows more tokens than the model, or that holds a classifier (as `qx reward` leaves
+one), whose body fills a language model wherever the head is tied, would otherwise train in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int64
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from generative.language.generate import choose
@@ -53,20 +54,22 @@ def load(folder: Path) -> Pretrained:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no causal language model here (it would hold config.json)")
     logging.disable_progress_bar()
-    try:
+    nothing = f"{folder}: no causal language model in safetensors here"
+    with _refused(nothing):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name in config.architectures or ():
+        if "Classification" in name:
+            raise ModelError(f"{folder}: a {name}, whose head scores texts; expected a causal language model")
+    with _refused(nothing):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: no causal language model in safetensors here ({_reason(error)})") from None
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(f"{folder}: {len(missing)} of the model's weights are not here, {missing[0]} the first")
     if wrong := sorted(str(each) for each in loading.get("mismatched_keys", ())):
         raise ModelError(f"{folder}: weights of another size than its config.json says, {wrong[0]} the first")
-    try:
+    with _refused(f"{folder}: no tokenizer that transformers can read here"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # each kind of tokenizer refuses in its own way
-        raise ModelError(f"{folder}: no tokenizer that transformers can read here ({_reason(error)})") from None
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(f"{folder}: its tokenizer knows {len(tokenizer):,} tokens, its model {rows:,}")
@@ -138,5 +141,11 @@ def _continued(
     return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Whatever fails while it lasts is a ModelError that says `what`, and why."""
+    try:
+        yield
+    except Exception as error:  # each kind of model and tokenizer refuses in its own way
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"{what} ({reason})") from None

@@ -148,7 +148,8 @@ def judged(
                 place, side = (~fine).nonzero()[0].tolist()
                 raise ModelError(
                     f"the model says {told[place, side]:.4g} nats of the {('chosen', 'rejected')[side]} side of pair "
-                    f"{int(index[place]) + 1} of {len(pairs)}; expected a finite number, 0 at most: its weights are "
+                    f"{int(index[place]) + 1} of the {len(pairs)} asked here (rows that were dropped do not count, and "
+                    "what is held out is asked by itself); expected a finite number, 0 at most: its weights are "
                     "damaged, or too large for what it computes in"
                 )
             found[index] = told

@@ -77,7 +77,7 @@ class PreferenceConfig:
     """Losses to add up: sigmoid (DPO), cdpo, robust, ipo, hinge, exo, discopop, nca, bco, sppo, apo-zero, apo-down,
     kto, aot, aot-unpaired, simpo, orpo; sigmoid-per-token and ipo-per-token divide by lengths first."""
     weights: tuple[float, ...] = ()
-    """Of the losses, in their order, 0 or more; by default 1 each."""
+    """Of the losses, in their order, 0 or more; by default 1 each. One of 0 is as if its loss were not there."""
     beta: float = 0.1
     """Strength of the hold to the reference. Larger stays closer to it and learns less. simpo, which has none, asks for
     a margin of 0.5 / beta nats a token: 5 with a beta of 0.1; its authors have a beta of 2 to 10."""
@@ -100,6 +100,9 @@ class Preference:
         ValueError: for a loss that does not exist, weights that are not one each, negative, not finite or all 0, a beta
             that is not positive and finite, an anchor that is negative or not finite, a smoothing outside (0, 1/2) or
             where nothing is smoothed, another divergence for losses of no difference.
+
+    Attributes:
+        terms: (name, weight) of the losses that are added up, those with a weight of 0 left out.
     """
 
     def __init__(self, config: PreferenceConfig) -> None:
@@ -109,17 +112,18 @@ class Preference:
                 raise ValueError(f"loss {name!r}: expected one of {', '.join(LOSSES)}")
         if not config.loss:
             raise ValueError("loss: expected one at least")
-        self.terms = [(LOSSES[name], weight) for name, weight in zip(config.loss, self._weights(), strict=True)]
+        self.terms = [(name, weight) for name, weight in zip(config.loss, self._weights(), strict=True) if weight]
+        names = [name for name, _ in self.terms]
         if not 0 < config.beta < math.inf:
             raise ValueError(f"beta is {config.beta:g}: expected a finite number above 0")
         if not 0 <= config.anchor < math.inf:
             raise ValueError(f"anchor is {config.anchor:g}: expected a finite number, 0 or more")
         if config.smoothing is not None:
-            if not any(loss.smooths for loss, _ in self.terms):
-                raise ValueError(f"smoothing {config.smoothing:g}: {', '.join(config.loss)} smooths nothing")
+            if not any(LOSSES[name].smooths for name in names):
+                raise ValueError(f"smoothing {config.smoothing:g}: {', '.join(names)} smooths nothing")
             if not 0 < config.smoothing < 0.5:
                 raise ValueError(f"smoothing is {config.smoothing:g}: expected more than 0 and less than 0.5")
-        other = [name for name in config.loss if LOSSES[name].kind != "contrastive"]
+        other = [name for name in names if LOSSES[name].kind != "contrastive"]
         if config.divergence != "reverse-kl" and other:
             raise ValueError(f"divergence {config.divergence}: not for {other[0]}, which is no loss of a difference")
 
@@ -136,7 +140,7 @@ class Preference:
     @property
     def whole(self) -> str:
         """Which losses look at what of a whole batch, in words; empty where all look at each pair by itself."""
-        found = {name: LOSSES[name].whole for name in self.config.loss}
+        found = {name: LOSSES[name].whole for name, _ in self.terms}
         return " and ".join(f"{name} looks at {what}" for name, what in found.items() if what)
 
     def rewards(self, four: Four, chosen: Int64[Tensor, "B"], rejected: Int64[Tensor, "B"]) -> tuple[Vector, Vector]:
@@ -150,7 +154,7 @@ class Preference:
             chosen: tokens of the chosen.
             rejected: tokens of the rejected.
         """
-        losses = [loss for loss, _ in self.terms]
+        losses = [LOSSES[name] for name, _ in self.terms]
         if self.config.reference_free or all(loss.kind == "unreferenced" for loss in losses):
             four = vectors.reference_free(four)
             if all(loss.per_token for loss in losses):
@@ -172,8 +176,8 @@ class Preference:
         if self.config.divergence != "reverse-kl":
             asked = vectors.diverging(asked, self.config.divergence, self.config.alpha)
         total = self.config.anchor * -four.pi_c
-        for loss, weight in self.terms:
-            seen = asked
+        for name, weight in self.terms:
+            loss, seen = LOSSES[name], asked
             if loss.per_token:
                 if chosen is None or rejected is None:
                     raise ValueError("a loss per token needs the lengths of the completions")

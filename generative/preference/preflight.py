@@ -14,8 +14,8 @@ counted and kept.
                overlong_chosen, overlong_rejected: a side is cut
                no_prompt: the prompt is nothing in tokens, so that the first token of either side is not scored: it has
                no past. Sides that differ there only can teach, since all that follows is judged after it
-               more_keys: a message is more than role and content, or the row has tools or chat_template_kwargs; what
-               of it is seen, the chat template decides
+               more_keys: a message is more than role and content, or the row has tools or chat_template_kwargs; of a
+               chat the template decides what of it is seen, of text nothing is
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from generative.jsonl import Fault, listed
+from generative.jsonl import Fault
 from generative.language.tokenizer import TokenizerError
 from generative.preference.pairs import Pair, PairError, rows, said
-from generative.preference.tokens import PairTokenizer, Tokens
+from generative.preference.tokens import PairTokenizer, Tokens, doubts, shortened
 
 UNREADABLE = ("not_json", "not_object", "missing_column", "not_string", "empty", "identical")
 UNTEACHING = (*UNREADABLE, "not_tokenised", "overlong_prompt", "unscored", "identical_when_cut")
@@ -140,8 +140,10 @@ def preflight(
             continue
         assert isinstance(found, Pair)
         _doubt(findings, seen, place, found)
+        for doubt, words in doubts(found, part):
+            findings.note(doubt, place, words)
         if part is not None:
-            _doubt_tokens(findings, place, part, sizes, limit)
+            _cut(findings, place, part, sizes, limit)
             tokens.append(part)
         findings.usable += 1
         findings.chats += found.chat
@@ -186,21 +188,12 @@ def _doubt(findings: Findings, seen: dict[Pair, str], place: str, pair: Pair) ->
         if earlier in seen:
             findings.note(kind, place, f"{words} {seen[earlier]}")
     seen.setdefault(pair, place)
-    if more := pair.more():
-        findings.note("more_keys", place, f"{listed(more)}: the chat template decides what of it is seen")
 
 
-def _doubt_tokens(findings: Findings, place: str, part: Tokens, sizes: tuple[int, int, int], limit: int | None) -> None:
-    if part.merged:
-        last = "token" if part.merged == 1 else f"{part.merged} tokens"
-        advice = "a space there belongs to the beginning of the completion"
-        findings.note("merged", place, f"the last {last} of the prompt merged with a completion; {advice}")
-    if not part.prompt:
-        findings.note("no_prompt", place, "its prompt is nothing in tokens: the first token of a side is not scored")
+def _cut(findings: Findings, place: str, part: Tokens, sizes: tuple[int, int, int], limit: int | None) -> None:
     for kind, whole, kept in (("chosen", sizes[1], part.chosen), ("rejected", sizes[2], part.rejected)):
         if len(kept) < whole:
-            words = f"the {kind} side ends after {len(kept)} of its {whole} tokens: {limit} with the prompt"
-            findings.note(f"overlong_{kind}", place, words)
+            findings.note(f"overlong_{kind}", place, shortened(f"the {kind} side", len(kept), whole, limit))
 
 
 def _lengths(findings: Findings, lengths: Iterable[tuple[int, int, int]]) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow
 from pyarrow import ipc, parquet
 
-from generative.jsonl import Fault, decoded, show
+from generative.jsonl import Fault, decoded, listed, show
 
 COLUMNS = ("prompt", "chosen", "rejected")
 TEMPLATE = ("tools", "chat_template_kwargs")
@@ -154,7 +154,7 @@ def _files(path: Path) -> list[Path]:
     chosen = [file for file in found if split_of[file] == split]
     folders = sorted({str(file.parent.relative_to(path)) for file in chosen})
     if len(folders) > 1:
-        words = f"{split or 'its'} files are in several folders, {_some(folders)}"
+        words = f"{split or 'its'} files are in several folders, {listed(folders)}"
         raise RecordError(f"{path}: {words}; expected them in one, name one of these folders or a file")
     return chosen
 
@@ -202,9 +202,4 @@ def _one(path: Path, splits: list[str], which: str) -> str:
         return SPLIT
     if len(splits) == 1:
         return splits[0]
-    raise RecordError(f"{path}: holds {_some(splits)}; expected one split, or one named {SPLIT}: name {which}")
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    """The names, the first of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    raise RecordError(f"{path}: holds {listed(splits)}; expected one split, or one named {SPLIT}: name {which}")

@@ -34,7 +34,7 @@ from generative.saved import replace
 from generative.shares import Precision
 
 SECONDS = 10.0  # of work that a kill loses at most, but for the portion that is in work
-FORMAT = 2
+FORMAT = 3
 """To be raised when a file is laid out otherwise, pairs are asked in other portions, or a model of ours says other bits
 of the same tokens: none of these is in the key but by this number."""
 DIGEST = 16  # bytes

@@ -12,11 +12,12 @@ prompt is left out of what both share, and that is counted. These are the ecosys
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Protocol, runtime_checkable
 
+from generative.jsonl import listed
 from generative.language.tokenizer import Tokenizer, TokenizerError
 from generative.preference.pairs import Pair, Text
 from generative.preference.records import reason
@@ -117,6 +118,27 @@ class Pretrained:
             return [list(map(int, numbers)) for numbers in found]  # a row may hand it what makes them anything
         except Exception as error:  # a template is a program of somebody else's, which refuses as it likes
             raise TokenisingError(f"the chat template refuses: {reason(error)}") from None
+
+
+def doubts(pair: Pair, tokens: Tokens | None = None) -> Iterator[tuple[str, str]]:
+    """(kind, words) of what is doubtful of a pair, and of its tokens where there are some.
+
+    The kinds are more_keys, merged and no_prompt (`generative.preference.preflight`).
+    """
+    if more := pair.more():
+        chat, text = "the chat template decides what of it is seen", "nothing of it is seen: text has no chat template"
+        yield "more_keys", f"{listed(more)}: {chat if pair.chat else text}"
+    if tokens is not None and tokens.merged:
+        last = "token" if tokens.merged == 1 else f"{tokens.merged} tokens"
+        advice = "a space there belongs to the beginning of the completion"
+        yield "merged", f"the last {last} of the prompt merged with a completion; {advice}"
+    if tokens is not None and not tokens.prompt:
+        yield "no_prompt", "its prompt is nothing in tokens: the first token of a completion is not scored"
+
+
+def shortened(what: str, kept: int, whole: int, limit: int | None) -> str:
+    """That a completion has `kept` of its `whole` tokens, in words."""
+    return f"{what} ends after {kept} of its {whole} tokens: {limit} with the prompt"
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

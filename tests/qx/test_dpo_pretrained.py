@@ -159,6 +159,9 @@ def test_adapters_alone_learn_and_peft_puts_them_where_they_were(kind: str, tmp_
     told = PeftModel.from_pretrained(before, out / "adapter").eval()
     tokens = torch.tensor([[3, 4, 5, 8]])
     torch.testing.assert_close(told(tokens).logits, merged.eval()(tokens).logits, rtol=0, atol=1e-5)
+    assert json.loads((out / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == tmp_path.name
+    written = [file for part in ("adapter", "model") for file in (out / part).iterdir()]
+    assert not [file for file in written if str(tmp_path).encode() in file.read_bytes()]  # which people publish
 
 
 def test_activations_that_are_computed_again_change_nothing(tmp_path: Path) -> None:

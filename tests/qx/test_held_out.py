@@ -51,6 +51,35 @@ def test_one_at_least_is_learned_from_and_a_group_too_large_is_left_out() -> Non
     assert divided([*large, *small], 0, 0.2)[1] == small
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_of_several_prompts_too_large_for_the_share_none_is_torn_apart_and_it_is_said(
+    seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = [pair(1 + i % 10, i, 1000 + i) for i in range(300)]
+    assert divided(tokens, seed, 0.0999) == (tokens, [])
+    said = capsys.readouterr().err
+    assert "nothing is held out: all of one prompt stay together, which are 30 at least" in said
+    assert "and --held-out 0.0999 of 300 is 29" in said
+    assert len(divided(tokens, seed, 0.1)[1]) == 30
+    assert divided(tokens, seed, 0.0) == (tokens, [])  # which was asked for
+    assert capsys.readouterr().err == ""
+
+
+def test_of_one_prompt_it_is_said_how_many_have_a_side_that_is_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything is compared with 100, or nothing with another; of demonstrations the rejected side is empty."""
+    for prompt in (0, 7):
+        divided([pair(prompt, i, 100) for i in range(20)], 0, 0.2)
+        assert "all have one prompt, so texts are held out; 4 of 4 have a side" in capsys.readouterr().err
+        divided([pair(prompt, i, 100 + i) for i in range(20)], 0, 0.2)
+        assert "all have one prompt, so texts are held out; 0 of 4 have a side" in capsys.readouterr().err
+        divided([Tokens((prompt,), (i,), ()) for i in range(20)], 0, 0.2)
+        assert "so texts are held out; 0 of 4 have a side" in capsys.readouterr().err
+        divided([pair(prompt, i, 100) for i in range(3)], 0, 0.2)
+        assert "nothing is held out: all of one text stay together, which are 1 at least" in capsys.readouterr().err
+    divided([pair(1 + i % 2, i, 100) for i in range(20)], 0, 0.5)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_first_of_every_prompt() -> None:
     tokens = [pair(0, 1, 2), pair(5, 1, 2), pair(4, 1, 2), pair(5, 3, 4), pair(6, 1, 2)]
     assert different(tokens, 2) == [tokens[1], tokens[2]]

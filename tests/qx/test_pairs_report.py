@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,53 @@ def test_with_a_model_the_check_sees_what_training_would_see(
     said = capsys.readouterr().out
     assert "--model counts it" in said
     assert json.loads(said.splitlines()[-1])["usable"] == 3
+
+
+def own(at: Path, **positions: Any) -> Path:
+    """A run of the lab's own, that knows one letter."""
+    ModelConfig(width=8, depth=1, heads=1, **positions).make(4, streams.generator(0)).save(at / "model")
+    CharacterTokenizer("a").save(at / "model" / "tokenizer.json")
+    return at
+
+
+def of_letters(at: Path, *lengths: int) -> Path:
+    """Pairs whose longer side has so many tokens with the prompt: beginning and end are two."""
+    rows = [{"prompt": "a", "chosen": "a" * (n - 3), "rejected": "a" * (n - 4)} for n in lengths]
+    at.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return at
+
+
+def test_the_check_cuts_nothing_of_what_a_model_of_our_own_learns_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a run takes no --limit; a rotary one reads any length."""
+    file, model = of_letters(tmp_path / "pairs.jsonl", 8, 1500), own(tmp_path / "own")
+    words = ["pairs", "check", str(file), "--model", str(model), "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == preflight(file, Plain(CharacterTokenizer("a"))).findings.counts()
+    assert (found["usable"], found["overlong_chosen"], found["overlong_rejected"]) == (2, 0, 0)
+    assert main([*words, "--limit", "8"]) == 2
+    assert f"--limit: for models of transformers; {model} is one of the lab's own" in capsys.readouterr().err
+
+
+def test_the_check_says_of_learned_positions_what_training_would_refuse_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = of_letters(tmp_path / "pairs.jsonl", 8, 9, 7, 12)
+    model = own(tmp_path / "own", positions="learned", length=8)
+    refused = f"{file}: 2 of 4 pairs are longer than the model reads, up to 12 tokens; expected 8 at most"
+    assert main(["pairs", "check", str(file), "--model", str(model), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert f"`qx dpo` refuses {refused}" in said
+    found = json.loads(said.splitlines()[-1])
+    assert (found["usable"], found["overlong_chosen"], found["overlong_prompt"]) == (4, 0, 0)
+    words = ["dpo", str(file), "--model", str(model), "--device", "cpu", "--steps", "1", "--batch-size", "2"]
+    assert main([*words, "--warmup", "1", "--out", str(tmp_path / "run")]) == 2
+    assert found["refused"] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    of_letters(file, 8, 7)
+    assert main(["pairs", "check", str(file), "--model", str(model), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "refuse" not in said
+    assert main([*words, "--warmup", "1", "--out", str(tmp_path / "run")]) == 0

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from generative.preference import thick
 from qx import dpo, dpo_pretrained
 from qx.main import main
 from tests.qx.test_dpo_pretrained import folder, pairs
 from tests.qx.test_first_stages import demonstrations
 
+THICK = {"steps": str(thick.TRAIN.steps), "beta": str(thick.PREFERENCE.beta)}
 ONE = ["--steps", "1", "--warmup", "1", "--batch-size", "4", "--device", "cpu"]
 
 
@@ -54,7 +56,10 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def test_a_stage_begins_with_the_weights_of_the_run_before_it(chain: Chain) -> None:
-    """The first update of Adam moves a weight by the learning rate at most: by less than the stages are apart."""
+    """The first update of Adam moves a weight by the learning rate at most: by less than the stages are apart.
+
+    The card of each is headed by the run before it.
+    """
     folders = (chain.model, chain.sft / "model", chain.dpo / "model")
     begin, told, preferred = (body(each) for each in folders)
     assert apart(begin, told) > 1.1e-2
@@ -63,6 +68,9 @@ def test_a_stage_begins_with_the_weights_of_the_run_before_it(chain: Chain) -> N
     assert apart(body(chain.home / "more" / "model"), preferred) < 1.1e-5
     assert main([*chain.words("reward", chain.dpo, 1e-5), "--out", str(chain.home / "reward")]) == 0
     assert apart(body(chain.home / "reward" / "model", AutoModelForSequenceClassification), preferred) < 1.1e-5
+    cards = [(chain.home / run / "model" / "README.md").read_text() for run in ("dpo", "more", "reward")]
+    titles = [line for card in cards for line in card.splitlines() if line.startswith("# ")]
+    assert titles == ["# pairs, from sft", "# told, from dpo", "# Reward of pairs, from dpo"]
 
 
 def test_what_was_learned_before_is_what_is_said_before(chain: Chain) -> None:
@@ -105,9 +113,16 @@ def test_a_run_that_is_not_finished_is_no_model(
         ("dpo PAIRS --model=MODEL --lora-rank=4", {"steps": "200", "learning-rate": "0.0005", "beta": "0.1"}),
         ("dpo --lora-rank 4 --model MODEL", {"learning-rate": "0.0005"}),
         ("dpo PAIRS --model MODEL --lora-rank 0", {"learning-rate": "5e-05"}),
+        ("dpo PAIRS --model MODEL --lora_rank 4", {"learning-rate": "0.0005"}),
+        ("dpo PAIRS --model=MODEL --lora_rank=4", {"learning-rate": "0.0005"}),
+        ("dpo PAIRS --model MODEL --lora-rank 4 --lora-rank 0", {"learning-rate": "5e-05"}),
+        ("dpo PAIRS --model NOWHERE --model MODEL", {"steps": "200", "learning-rate": "5e-05"}),
+        ("dpo PAIRS --model MODEL --out thick-digits", {"steps": "200", "learning-rate": "5e-05", "beta": "0.1"}),
+        ("dpo thick-digits --model NOWHERE", {"steps": THICK["steps"], "beta": THICK["beta"]}),
         ("dpo PAIRS", {"steps": "700", "batch-size": "32", "learning-rate": "0.002", "beta": "1.0", "anchor": "1.0"}),
         ("sft DATA --model MODEL", {"steps": "200", "batch-size": "16", "learning-rate": "5e-05"}),
         ("reward --model MODEL", {"steps": "200", "batch-size": "16", "learning-rate": "5e-05"}),
+        ("reward --model NOWHERE --model MODEL", {"steps": "200", "learning-rate": "5e-05"}),
         ("reward PAIRS --model RUN", {"steps": "200", "learning-rate": "5e-05"}),
         ("reward PAIRS", {"steps": "700", "batch-size": "32", "learning-rate": "0.001"}),
     ],

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import pytest
 import tyro
 
-from qx.usage import UsageError, choose, from_tree, parse, to_tree
+from qx.usage import UsageError, choose, from_tree, glanced, parse, to_tree, value_of
 from qx.words import nearest
 
 C = TypeVar("C")
@@ -104,6 +104,40 @@ def test_what_may_be_left_out_is_given_as_itself() -> None:
     assert parse(Outer[Inner], ["w", "--gamma", "0.25"], "qx x", default).gamma == 0.25
     assert parse(Outer[Inner], ["w", "--gamma", "None"], "qx x", default).gamma is None
     assert parse(Outer[Inner], ["w"], "qx x", default).gamma == 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")] = ""
+    a_flag: str | None = None
+    other: str = ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--a-flag 1",
+        "--a-flag=1",
+        "--a_flag 1",
+        "--a_flag=1",
+        "f --a-flag 1 --a-flag=2 --a_flag 3 --other 4",
+        "f --a-flag=1=2",
+        "--other a-flag f",
+    ],
+)
+def test_a_flag_is_read_beforehand_as_it_will_be_read(words: str) -> None:
+    found = parse(Flags, words.split(), "qx x")
+    assert value_of(words.split(), "--a-flag") == found.a_flag
+    assert glanced(Flags, [*words.split(), *["-h", "--help"]], Flags(other="x")) == parse(
+        Flags, words.split(), "qx x", Flags(other="x")
+    )
+
+
+def test_beforehand_wrong_words_are_left_to_be_named_later() -> None:
+    default = Flags(file="x")
+    assert glanced(Flags, ["f", "--wrong", "1"], default) is default
+    assert value_of(["--a-flag"], "--a-flag") is None
 
 
 def test_help_is_whole_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

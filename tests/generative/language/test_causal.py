@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from backbones.continuations import Continuations
-from generative.language.causal import Causal, UnsupportedModelError, check
+from generative.language.causal import COMPARED, Causal, UnsupportedModelError, check, check_on, honoured
 
 ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 SIZE: dict[str, Any] = {
@@ -152,6 +152,19 @@ def test_angles_that_depend_on_the_longest_sequence_are_refused_beyond_the_lengt
         model.judge(*row_of(short, long))
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic", "window"])
+def test_the_longest_sequence_that_is_honoured_is_told(kind: str) -> None:
+    """One token more is refused; of a model without a bound, nothing is said."""
+    windowed = MistralConfig(**GROUPED, sliding_window=9)
+    plain = made("mistral", lambda: MistralForCausalLM(windowed)) if kind == "window" else turning(kind, 16)
+    model, most = Causal(plain), honoured(plain.config)
+    assert most == (9 if kind == "window" else 15)
+    model.judge(*row_of(([1, 2], [*range(5, 5 + most - 2)])))
+    with pytest.raises(UnsupportedModelError):
+        model.judge(*row_of(([1, 2], [*range(5, 5 + most - 1)])))
+    assert honoured(LlamaConfig(**SIZE)) is None
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -180,3 +193,38 @@ def test_numbers_that_are_not_the_models_own_are_refused(monkeypatch: pytest.Mon
     )
     with pytest.raises(UnsupportedModelError, match=r"GPT2LMHeadModel: what it says of a row .* differs from its own"):
         check(model, [1, 2, 3, 4], [5, 6, 7])
+
+
+LONG = [1 + i % 49 for i in range(4 * COMPARED)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_long_sequence_is_compared_with_the_models_own_forward(name: str) -> None:
+    for prompt in (0, 5, len(LONG) - 5):
+        check(Causal(made(name)), LONG[:prompt], LONG[prompt:])
+
+
+def test_what_goes_wrong_with_length_is_seen_in_the_longest_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here positions stop rising at the tenth token; short ones agree."""
+    model = Causal(made("gpt2"))
+    whole = model.model.base_model.forward
+
+    def stopping(*given: Any, position_ids: Tensor | None = None, **asked: Any) -> Any:
+        return whole(*given, position_ids=None if position_ids is None else position_ids.clamp(max=9), **asked)
+
+    monkeypatch.setattr(model.model.base_model, "forward", stopping)
+    check_on(model, [([3], [4, 5]), ([3, 4], [5])])
+    for sequences in ([([3], [4, 5]), (LONG[:5], LONG[5:])], [(LONG[:-20], LONG[-20:]), ([3], [4])]):
+        with pytest.raises(UnsupportedModelError, match="differs from its own"):
+            check_on(model, sequences)
+
+
+def test_of_many_sequences_the_longest_is_what_a_window_has_to_reach() -> None:
+    """The longest with its prompt; and the first, which may be the longest, is checked, too."""
+    model = Causal(made("mistral", lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=6))))
+    fits: list[tuple[list[int], list[int]]] = [([1], [4, 5]), ([1, 2], [3, 4, 5, 6]), ([1, 2, 3, 4, 5], [6])]
+    check_on(model, fits)
+    for long in (([1, 2, 3, 4, 5], [6, 7]), ([1], [2, 3, 4, 5, 6, 7])):
+        for sequences in ([*fits, long, ([1], [2])], [long, *fits]):
+            with pytest.raises(UnsupportedModelError, match="MistralAttention: its attention looks 6 tokens back"):
+                check_on(model, sequences)

@@ -118,7 +118,32 @@ def test_a_file_is_tokenised_as_the_chosen_sides_of_pairs(tmp_path: Path) -> Non
         ("x", "y</s>", ()),
     ]
     place = f"{tmp_path / 'told.jsonl'}:3"
-    assert found.doubts == {"merged": [f"{place}: the last token of the prompt merged with the completion"]}
+    words = "merged with a completion; a space there belongs to the beginning of the completion"
+    assert found.doubts == {"merged": [f"{place}: the last token of the prompt {words}"]}
+
+
+REJECTED = ["z", "b", "bz", "y", "", " ", "?", None, 3, [], ["z"], chat(("assistant", "z")), "\ud800"]
+
+
+@pytest.mark.parametrize("rejected", [*({"rejected": each} for each in REJECTED), {}], ids=str)
+def test_of_a_pair_with_a_prompt_the_rejected_side_is_not_looked_at(rejected: dict[str, Any], tmp_path: Path) -> None:
+    """With "b" after "xa" the rejected side would be one token from "a" on; "?" is a letter that Plain refuses."""
+    asked, said = chat(("user", "xa")), chat(("assistant", "y"))
+    texts, chats = [("xa", "y"), ("xa", "b"), ("", "yy")], [(asked, said), (asked, [{**said[0], "name": "Ann"}])]
+    for rows, tokenise in ((texts, Plain(CharacterTokenizer("abxy"))), (texts + chats, Pretrained(tokenizer()))):
+        alone = [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
+        pairs = [{"prompt": prompt, "chosen": completion, **rejected} for prompt, completion in rows]
+        path = tmp_path / "told.jsonl"
+        expected = read(write(path, alone), tokenise, 100)
+        assert len(expected.tokens) == len(rows)
+        assert read(write(path, pairs), tokenise, 100, strict=True) == expected
+
+
+def test_of_a_pair_without_a_prompt_the_rejected_side_says_where_that_ends_and_no_more(tmp_path: Path) -> None:
+    """Both begin with "xa", and only the rejected side goes on with what merges."""
+    found = read(write(tmp_path / "told.jsonl", [{"chosen": "xay", "rejected": "xab"}]), Pretrained(tokenizer()), 100)
+    alone = read(write(tmp_path / "told.jsonl", [{"prompt": "xa", "completion": "y"}]), Pretrained(tokenizer()), 100)
+    assert found == alone
 
 
 def test_a_table_is_read_alike(tmp_path: Path) -> None:
@@ -155,6 +180,11 @@ def test_what_is_too_long_is_cut_or_left_out_and_said(tmp_path: Path) -> None:
         ({"text": "x"}, r"the column 'prompt' is missing; it holds \['text'\]"),
         ({"prompt": "x", "completion": 3}, "'completion' is 3; expected a string, or a list of messages"),
         ({"prompt": "x", "completion": " "}, "the completion is empty"),
+        ({"prompt": "x", "chosen": "", "rejected": "y"}, "the chosen side is empty"),
+        ({"prompt": "x", "chosen": 3, "rejected": "y"}, "'chosen' is 3; expected a string, or a list of messages"),
+        ({"prompt": "x", "chosen": chat(("assistant", "y"))}, "prompt and chosen: expected both strings"),
+        ({"promt": "x", "chosen": "y", "rejected": "z"}, "the column 'prompt' is missing; did 'promt' mean it"),
+        ({"chosen": "y"}, "the column 'rejected' is missing"),
         ({"prompt": "x", "completion": chat(("assistant", "y"))}, "expected both strings, or both lists of messages"),
         ({"prompt": [], "completion": chat(("assistant", "y"))}, "the prompt has no messages"),
         ({"chosen": "y", "rejected": "y"}, "chosen and rejected are the same text 'y'"),

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast as Fast
 
 from generative.language.causal import Causal
 from generative.language.pretrained import Pretrained, complete, load
+from generative.preference.reward_pretrained import rewarding
 from generative.saved import ModelError, of_transformers
 from lab import streams
 
@@ -113,6 +114,20 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_line(folder: Path, how: st
         load(folder)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(folder))
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_reward_model_is_no_language_model(make: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also of GPT-2, whose head is its embeddings, so that no weight is missing; and nothing else is said of it."""
+    found = rewarding(Causal(make()), 2)
+    Pretrained(found.model, tokenizer()).save(tmp_path / "reward", "card")
+    capfd.readouterr()
+    name = type(make()).__name__.replace("LMHeadModel", "ForCausalLM").replace("CausalLM", "SequenceClassification")
+    words = f"{tmp_path / 'reward'}: a {name}, whose head scores texts; expected a causal language model"
+    with pytest.raises(ModelError) as caught:
+        load(tmp_path / "reward")
+    assert str(caught.value) == words
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])

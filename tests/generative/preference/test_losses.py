@@ -326,9 +326,24 @@ def test_what_there_is_not_is_refused(config: PreferenceConfig, message: str):
         Preference(config)(Four(*CASE))
 
 
-def test_one_of_several_weights_may_be_nothing():
-    found = Preference(PreferenceConfig(("sigmoid", "ipo"), (1.0, 0.0)))(Four(*CASE))
+def test_a_loss_with_a_weight_of_nothing_is_as_if_it_were_not_there():
+    """It neither looks at the batch nor at the reference, asks for no lengths, and smooths nothing."""
+    for loss, weights, alone in (
+        (("sigmoid", "ipo"), (1.0, 0.0), "sigmoid"),
+        (("kto", "sigmoid"), (0.0, 1.0), "sigmoid"),
+        (("sigmoid", "aot"), (0.0, 1.0), "aot"),
+        (("sigmoid", "simpo"), (1.0, 0.0), "sigmoid"),
+        (("sigmoid", "simpo"), (0.0, 1.0), "simpo"),
+        (("simpo", "sigmoid-per-token", "orpo"), (1.0, 0.0, 1.0), "simpo"),
+    ):
+        config = PreferenceConfig(loss, weights, beta=0.3)
+        assert Preference(config).whole == Preference(PreferenceConfig((alone,))).whole
+        assert rewards(config) == rewards(PreferenceConfig((alone,), beta=0.3))
+    found = Preference(PreferenceConfig(("sigmoid", "simpo"), (1.0, 0.0)))(Four(*CASE))
     assert torch.equal(found, sigmoid(*CASE))
+    with pytest.raises(ValueError, match=r"smoothing 0\.1: sigmoid smooths nothing"):
+        Preference(PreferenceConfig(("sigmoid", "cdpo"), (1.0, 0.0), smoothing=0.1))
+    Preference(PreferenceConfig(("sigmoid", "nca"), (1.0, 0.0), divergence="js"))
 
 
 def test_a_loss_per_token_asks_for_the_lengths():

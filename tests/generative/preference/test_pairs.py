@@ -129,7 +129,7 @@ def test_the_same_pairs_come_from_every_kind_of_file(tmp_path: Path):
 
 def test_a_folder_that_does_not_say_which_is_refused(tmp_path: Path):
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["one", "two"]}')
-    with pytest.raises(PairError, match="holds one, two; expected one split, or one named train"):
+    with pytest.raises(PairError, match="holds 'one', 'two'; expected one split, or one named train"):
         read(tmp_path)
     for content in ("[]", "{", '{"splits": 3}'):
         (tmp_path / "dataset_dict.json").write_text(content)

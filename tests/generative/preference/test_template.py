@@ -144,4 +144,6 @@ def test_what_the_template_is_not_to_be_handed_is_refused(handed: dict[str, Any]
 def test_of_strings_the_columns_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "strings.jsonl"
     path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b", "tools": [{"name": "f"}]}')
-    assert preflight(path).findings.more_keys == 1
+    found = preflight(path).findings
+    assert found.more_keys == 1
+    assert found.first["more_keys"] == f"{path}:1: 'tools': nothing of it is seen: text has no chat template"
