@@ -76,7 +76,7 @@ CLAIM = Claim(
         "robust minus before, 30% exchanged, lower end of 95%": "> 0",
         "robust minus sigmoid, 30% exchanged, lower end of 95%": "> 0",
     },
-    minutes=40.0,
+    minutes=35.0,
 )
 
 
