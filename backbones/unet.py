@@ -40,6 +40,8 @@ from backbones.unet_blocks import (
     zero,
 )
 
+LabelName = Literal["class", "level", "vector"]
+
 
 class UNet(nn.Module):
     """A noisy image, its noise level and its class -> an image of the same size.
@@ -88,7 +90,7 @@ class UNet(nn.Module):
         middle: bool = True,
         middle_groups: int | None = None,
         tell: TellName = "scale-shift",
-        label: Literal["class", "level", "vector"] = "class",
+        label: LabelName = "class",
         eps: float = 1e-5,
         offset: int = 0,
         sine_first: bool = False,

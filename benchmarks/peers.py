@@ -161,7 +161,7 @@ def main() -> None:
             ready = build(n, generator)
             found = {"steps_per_second": rate(ready, n, seconds)}
             before, took = n, ready.built + n * ready.steps / found["steps_per_second"]
-        print(json.dumps({"worlds": n, **found}), flush=True)  # noqa: T201  # this is what it is for
+        print(json.dumps({"worlds": n, **found}), flush=True)  # noqa: T201  # whoever began this process reads it
 
 
 if __name__ == "__main__":

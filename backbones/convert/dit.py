@@ -15,6 +15,7 @@ from torch import Tensor
 from backbones.convert.names import inverse, rename
 from backbones.convert.peers import expect, fill
 from backbones.dit import DiT
+from backbones.feed_forward import FeedForwardName
 
 TABLE = {
     "pos_embed.proj": "patches.conv",
@@ -31,7 +32,7 @@ TABLE = {
     "proj_out_1": "modulation",
     "proj_out_2": "output",
 }
-ACTIVATIONS = {"gelu-approximate": "gelu-tanh", "gelu": "gelu"}
+ACTIVATIONS: dict[str, FeedForwardName] = {"gelu-approximate": "gelu-tanh", "gelu": "gelu"}
 KNOWN: dict[str, tuple[Any, ...]] = {
     "_class_name": ("DiTTransformer2DModel", "Transformer2DModel"),  # the second is its name in older files
     "attention_bias": (True,),
@@ -78,7 +79,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiT:
             heads,
             config.get("num_embeds_ada_norm", 1000),
             out_channels=config.get("out_channels"),
-            feed_forward=ACTIVATIONS[config.get("activation_fn", "gelu-approximate")],  # type: ignore[arg-type]  # a name
+            feed_forward=ACTIVATIONS[config.get("activation_fn", "gelu-approximate")],
             own=own,
             eps=config.get("norm_eps", 1e-5),
         ),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from backbones.convert.peers import Weights, expect, fill, need
+from backbones.feed_forward import FeedForwardName
 from backbones.transformer import Transformer
 
 PEER = "GPT-2"
@@ -25,7 +26,12 @@ SIZES = {
     "layer_norm_epsilon": "eps",
     "tie_word_embeddings": "tied",
 }
-ACTIVATIONS = {"gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh", "gelu": "gelu", "relu": "relu"}
+ACTIVATIONS: dict[str, FeedForwardName] = {
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+}
 NAMES = {  # outside of the layers
     "transformer.wte.weight": "embedding.weight",
     "transformer.wpe.weight": "stack.positions.table.weight",
@@ -61,7 +67,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transforme
         named |= _ours(full, tensor)
     forward = ACTIVATIONS[config.get("activation_function", "gelu_new")]
     return fill(
-        lambda: Transformer(**sizes, norm="layer", feed_forward=forward, positions="learned", bias=True),  # type: ignore[arg-type]  # a name of the table
+        lambda: Transformer(**sizes, norm="layer", feed_forward=forward, positions="learned", bias=True),
         named,
     )
 

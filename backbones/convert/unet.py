@@ -15,7 +15,8 @@ from torch import Tensor
 
 from backbones.convert import unet_weights
 from backbones.convert.peers import expect, fill
-from backbones.unet import UNet
+from backbones.unet import LabelName, UNet
+from backbones.unet_blocks import TellName
 
 PLAIN: dict[str, Any] = {  # the defaults of a UNet2DModel, where a config holds no such key
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
@@ -52,8 +53,8 @@ BOTH: dict[str, Any] = {
     "class_embed_type": None,
     "num_class_embeds": None,
 }
-TELL = {"default": "add", "scale_shift": "scale-shift"}
-LABEL = {None: "class", "timestep": "level", "identity": "vector"}
+TELL: dict[str, TellName] = {"default": "add", "scale_shift": "scale-shift"}
+LABEL: dict[str | None, LabelName] = {None: "class", "timestep": "level", "identity": "vector"}
 KNOWN: dict[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DModel", "UNet2DConditionModel"),
     "resnet_time_scale_shift": tuple(TELL),
@@ -135,8 +136,8 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UNet:
             layers=_each(c["transformer_layers_per_block"], levels) if prompted else 1,
             middle=prompted or c["add_attention"],
             middle_groups=middle_groups,
-            tell=TELL[c["resnet_time_scale_shift"]],  # type: ignore[arg-type]  # a name
-            label=LABEL[c["class_embed_type"]],  # type: ignore[arg-type]  # a name
+            tell=TELL[c["resnet_time_scale_shift"]],
+            label=LABEL[c["class_embed_type"]],
             eps=c["norm_eps"],
             offset=c["freq_shift"],
             sine_first=not c["flip_sin_to_cos"],

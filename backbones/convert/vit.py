@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backbones.convert.names import inverse, rename
 from backbones.convert.peers import expect, fill
+from backbones.feed_forward import FeedForwardName
 from backbones.vision import ViT
 
 COMMON = {
@@ -44,7 +45,12 @@ MODULE = {
     "layers.#.layernorm_before": "stack.blocks.#.attention_norm",
     "layers.#.layernorm_after": "stack.blocks.#.feed_forward_norm",
 }
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh", "relu": "relu"}
+ACTIVATIONS: dict[str, FeedForwardName] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "relu": "relu",
+}
 KNOWN: dict[str, tuple[Any, ...]] = {
     "model_type": ("vit",),
     "hidden_act": tuple(ACTIVATIONS),
@@ -85,7 +91,7 @@ def load(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ViT:
             len(named["head.weight"]) if "head.weight" in named else None,
             hidden=config.get("intermediate_size", 3072),
             pooler=len(named["pooler.weight"]) if "pooler.weight" in named else None,
-            feed_forward=ACTIVATIONS[config.get("hidden_act", "gelu")],  # type: ignore[arg-type]  # a name
+            feed_forward=ACTIVATIONS[config.get("hidden_act", "gelu")],
             eps=config.get("layer_norm_eps", 1e-12),
         ),
         named,
