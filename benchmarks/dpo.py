@@ -23,6 +23,9 @@ rounds, every other one backwards, and their medians are compared.
 over the best and the patched. `memory_ratio` and `patched_memory_ratio` are of the same ways; `best_memory_ratio` is
 the peak of the faster of ours over the least of any way of trl that is not patched, trained once or in all rounds.
 
+With a `lora_rank` in the size every way trains adapters of that rank in place of the weights, from the same draws; the
+reference is the model without them.
+
 Before times are compared, so are numbers: log pi of the first batch's chosen, and the losses of all updates.
 """
 
@@ -32,7 +35,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -199,7 +202,7 @@ def _work(asked: Mapping[str, Any]) -> dict[str, Any]:
         train: Any = dpo_ours.epoch
     else:
         how, train = Theirs(**asked["how"]), dpo_peer.epoch
-    train(TINY, how, asked["device"])
+    train(replace(TINY, lora_rank=size.lora_rank), how, asked["device"])
     if asked["device"] == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = resident.began()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+import tyro
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from backbones.initialise import initialise
 from generative.preference.tokens import Tokens
 
 END = 1
 """The token that ends a completion; 0 fills up. Neither is drawn."""
+ALPHA = 16.0
+"""Of adapters."""
 
 
 @dataclass(frozen=True)
 class Size:
     """The model, and the pairs of an epoch."""
 
-    vocabulary: int = 32_000
+    vocabulary: Annotated[int, tyro.conf.Fixed, tyro.conf.Suppress] = 32_000  # of the command `--vocabularies`
     """Tokens there are. More make the head, which gives each of them a logit, the larger part."""
     width: int = 256
     """Features of a position."""
@@ -35,6 +41,13 @@ class Size:
     """The least and the most tokens of a prompt; all lengths between are alike likely."""
     completion: tuple[int, int] = (32, 96)
     """The same of a completion, its end included."""
+    lora_rank: int = 0
+    """Of adapters in every linear layer of the body, which learn alone, in every way; at 0 all weights learn."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of every way: large enough that losses differ from ln 2, so that they can be compared."""
+        return 1e-3 if self.lora_rank else 1e-4
 
 
 def model(size: Size) -> LlamaForCausalLM:
@@ -54,6 +67,14 @@ def model(size: Size) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+
+
+def draw_adapters(network: nn.Module) -> None:
+    """Begin with the same adapters in every way: A drawn layer by layer, B as it is, zero."""
+    draws = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(down := getattr(layer, "lora_A", None), nn.Module):
+            initialise(down, draws)
 
 
 def pairs(size: Size) -> list[Tokens]:

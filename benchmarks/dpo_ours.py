@@ -23,8 +23,10 @@ from torch import Tensor, nn
 
 from backbones.continuations import Continuations
 from backbones.likelihood import log_probability
-from benchmarks.dpo_load import Size, model, pairs
+from benchmarks.dpo_load import ALPHA, Size, draw_adapters, model, pairs
+from generative.language.adapter import body_layers
 from generative.language.causal import Causal, states
+from generative.lora import Lora, adapt
 from generative.objective import Batch, Losses
 from generative.preference.data import Judge, PairData, packed
 from generative.preference.dpo import DPO
@@ -112,11 +114,14 @@ def epoch(size: Size, how: Ours, device: str) -> Epoch:
         asked = PairData(pairs(size), reference(policy.eval(), asked, {}, device=where, precision=how.precision))
     else:
         asked = PairData(pairs(size), _told(policy.eval(), asked, size.batch, shared, device))
+    if size.lora_rank:
+        adapt(made, Lora(size.lora_rank, ALPHA, body_layers(made)), torch.Generator())
+        draw_adapters(made)
     told = time.perf_counter()
     config = TrainConfig(
         steps=size.pairs // size.batch,
         batch_size=size.batch,
-        learning_rate=RATE,
+        learning_rate=size.learning_rate,
         warmup=0,
         final_rate=1.0,
         beta2=0.999,  # the peer's
@@ -149,7 +154,3 @@ def without(how: Ours) -> dict[str, Ours]:
     }
     none = dataclasses.replace(how, sharing=False, packing=False, chunks=False, cache=False)
     return {"all four": how, **{f"without {name}": each for name, each in less.items()}, "none of them": none}
-
-
-RATE = 1e-4
-"""The learning rate of every way: large enough that losses differ from ln 2, so that they can be compared."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 from unittest import mock
 
-from benchmarks.dpo_load import END, Size, model, pairs
-from benchmarks.dpo_ours import RATE, Epoch
+from benchmarks.dpo_load import ALPHA, END, Size, draw_adapters, model, pairs
+from benchmarks.dpo_ours import Epoch
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,13 @@ def epoch(size: Size, how: Theirs, device: str) -> Epoch:
     with tempfile.TemporaryDirectory() as folder, head:
         trainer = Tokenised(
             made,
-            ref_model=None if how.precomputed else copy.deepcopy(made),
+            ref_model=None if how.precomputed or size.lora_rank else copy.deepcopy(made),
+            peft_config=_adapters(size.lora_rank) if size.lora_rank else None,
             args=trl.DPOConfig(
                 output_dir=folder,
                 per_device_train_batch_size=size.batch,
                 num_train_epochs=1,
-                learning_rate=RATE,
+                learning_rate=size.learning_rate,
                 lr_scheduler_type="constant",
                 logging_steps=1,
                 bf16=how.bf16,
@@ -95,11 +96,20 @@ def epoch(size: Size, how: Theirs, device: str) -> Epoch:
             processing_class=_tokenizer(),
         )
         trainer.remove_callback(PrinterCallback)  # nobody reads its lines here
+        if size.lora_rank:
+            draw_adapters(trainer.model)
         began = time.perf_counter()
         trainer.train()
         ended = time.perf_counter()
         lines = [line for line in trainer.state.log_history if "loss" in line]
     return Epoch(took[0], ended - began, [float(line["loss"]) for line in lines], float(lines[0]["logps/chosen"]))
+
+
+def _adapters(rank: int) -> Any:
+    """In every linear layer but the head's. The reference is the model with them switched off."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def _tokenizer() -> Any:

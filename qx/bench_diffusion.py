@@ -38,7 +38,8 @@ def bench(args: Sequence[str]) -> dict[str, Any]:
     options = parse(Diffusion, args, "qx bench diffusion")
     size, device = options.size, device_of(options).type
     if min(size.side, size.tokens, size.batch, size.requests, size.steps, options.rounds) < 1 or size.rows < 2:
-        raise UsageError("--size.*, --rounds: expected at least 1, and 2 rows for guided requests")
+        names = "--side, --tokens, --batch, --requests, --steps, --rounds"
+        raise UsageError(f"{names}: expected at least 1; --rows: at least 2, for a guided request")
     found: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "size": asdict(size)}
     parts = ["agreement", "one homogeneous batch", "a mixed load", *["memory"] * options.memory]
     with console.progress("bench diffusion", len(parts)) as bar:

@@ -92,13 +92,14 @@ def _check(options: Dpo) -> None:
     if options.rounds < 1 or not options.vocabularies or min(options.vocabularies) < 3:
         raise UsageError("--rounds: expected at least 1; --vocabularies: one at least, of 3 tokens or more")
     if min(size.width, size.depth, size.heads, size.hidden, size.batch) < 1 or size.width % (2 * size.heads):
-        raise UsageError("--size.*: expected at least 1, and heads of an even width that fill the model's")
+        names = "--width, --depth, --heads, --hidden, --batch"
+        raise UsageError(f"{names}: expected at least 1, and heads of an even width that fill the width")
     if size.pairs < size.batch or size.pairs % size.batch:
-        raise UsageError(f"--size.pairs {size.pairs}: expected a multiple of the batch of {size.batch}")
+        raise UsageError(f"--pairs {size.pairs}: expected a multiple of the batch of {size.batch}")
     for name in ("prompt", "completion"):
         least, most = getattr(size, name)
         if not 1 <= least <= most:
-            raise UsageError(f"--size.{name} {least} {most}: expected the least length, 1 or more, and the most")
+            raise UsageError(f"--{name} {least} {most}: expected the least length, 1 or more, and the most")
 
 
 def _followed(work: Iterator[tuple[str, Found]]) -> Iterator[tuple[str, Found]]:
@@ -132,6 +133,8 @@ def _say(words: int, told: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         for name, one in ways.items()
     ]  # fmt: skip
     where = f"{found['device']}, {found['threads']} threads"
+    if rank := found["size"]["lora_rank"]:
+        where += f", adapters of rank {rank}"
     console.table(f"DPO, {words:,} tokens ({where})", ["", "pairs/s", "our best over it", "peak, MiB"], rows)
     for what, other, least in (
         ("", DEFAULT, DEFAULT),

@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 
 from benchmarks import dpo, dpo_load, dpo_ours, dpo_peer, resident
 from benchmarks.dpo import DEFAULT, TINY, Measured
+from benchmarks.dpo_load import Size
 from benchmarks.dpo_ours import Epoch, Ours
 from benchmarks.dpo_peer import Theirs
+from generative.language.adapter import body_layers
+from generative.lora import Lora, adapt
 
 SMALL = replace(TINY, pairs=6, prompt=(3, 9), completion=(2, 8))
+ADAPTED = replace(SMALL, lora_rank=2)
 GROUPED = Theirs(bf16=False, checkpointing=False, precomputed=True, grouped=True)
 
 
@@ -31,13 +36,14 @@ def test_lengths_are_within_their_bounds_and_completions_end() -> None:
     assert made == dpo_load.pairs(size)
 
 
-def test_without_any_of_the_four_the_numbers_are_the_same() -> None:
+@pytest.mark.parametrize("size", [SMALL, ADAPTED], ids=["all weights", "adapters"])
+def test_without_any_of_the_four_the_numbers_are_the_same(size: Size) -> None:
     """The plain computation (padded, all logits, a reference in each update) beside the fast one: losses to 1e-5."""
-    fast = dpo_ours.epoch(SMALL, Ours(), "cpu")
+    fast = dpo_ours.epoch(size, Ours(), "cpu")
     assert len(fast.losses) == 3
     assert max(abs(loss - fast.losses[0]) for loss in fast.losses) > 1e-5  # it moves
     for name, how in dpo_ours.without(Ours()).items():
-        found = dpo_ours.epoch(SMALL, how, "cpu")
+        found = dpo_ours.epoch(size, how, "cpu")
         assert found.losses == pytest.approx(fast.losses, abs=1e-5), name
         assert found.likelihood == pytest.approx(fast.likelihood, rel=1e-5), name
 
@@ -84,17 +90,44 @@ def test_a_tiny_epoch_comes_before_the_one_that_is_measured(how: dpo.Way, monkey
     assert told == [(TINY, how), "began", (SMALL, how), "since"]
 
 
+def test_adapters_begin_alike_whoever_put_them_in_and_learn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[Any]()
+
+    def kept(size: Size) -> Any:
+        made.append(dpo_load.model(size))
+        return made[-1]
+
+    monkeypatch.setattr(dpo_ours, "model", kept)
+    dpo_ours.epoch(ADAPTED, Ours(), "cpu")
+    before = dict(dpo_load.model(ADAPTED).named_parameters())
+    after = {name: x for name, x in made[0].named_parameters() if "lora_" not in name}
+    assert {name.replace(".base_layer", "") for name in after} == before.keys()
+    for name, x in after.items():
+        torch.testing.assert_close(x, before[name.replace(".base_layer", "")], rtol=0.0, atol=0.0)
+    assert all(x.abs().max() > 0 for name, x in made[0].named_parameters() if "lora_B" in name)
+    ours, peers = (dpo_load.model(ADAPTED) for _ in range(2))
+    adapt(ours, Lora(2, targets=body_layers(ours)), torch.Generator())
+    peers = get_peft_model(peers, dpo_peer._adapters(2))
+    for network in (ours, peers):
+        dpo_load.draw_adapters(network)
+    down = [[x for name, x in each.named_parameters() if "lora_A" in name] for each in (ours, peers)]
+    assert len(down[0]) == len(down[1]) == 7 * SMALL.depth
+    for mine, its in zip(*down, strict=True):
+        torch.testing.assert_close(mine, its, rtol=0.0, atol=0.0)
+
+
 @pytest.mark.slow
-def test_theirs_computes_the_same() -> None:
+@pytest.mark.parametrize("size", [SMALL, ADAPTED], ids=["all weights", "adapters"])
+def test_theirs_computes_the_same(size: Size) -> None:
     pytest.importorskip("trl")
-    found = {name: dpo.run(SMALL, how, "cpu") for name, how in dpo.settings().items()}
+    found = {name: dpo.run(size, how, "cpu") for name, how in dpo.settings().items()}
     told = {name: [one] for name, one in found.items()}
     assert dpo.apart(told, "float32") < 1e-4
     assert dpo.apart(told, "bf16") < 2e-2
     assert found[DEFAULT].epoch.reference == 0.0
     assert found["trl, float32"].epoch.reference > 0.0
     assert all(one.peak is None or one.peak > 0 for one in found.values())
-    patched = dpo.run(SMALL, replace(GROUPED, compact=True), "cpu").epoch
+    patched = dpo.run(size, replace(GROUPED, compact=True), "cpu").epoch
     assert patched.losses == pytest.approx(found["trl, float32, grouped"].epoch.losses, rel=1e-6)
 
 

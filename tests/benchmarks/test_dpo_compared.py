@@ -152,8 +152,11 @@ def test_sizes_that_there_are_not_and_a_missing_peer_are_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words, said in (
-        (["--pairs", "10", "--batch", "4"], "expected a multiple of the batch of 4"),
-        (["--prompt", "9", "3"], "the least length"),
+        (["--pairs", "10", "--batch", "4"], "--pairs 10: expected a multiple of the batch of 4"),
+        (["--prompt", "9", "3"], "--prompt 9 3: expected the least length"),
+        (["--heads", "3"], "--heads, --hidden, --batch: expected at least 1, and heads"),
+        (["--lora-rank", "-1"], "--lora-rank -1: expected at least 0"),
+        (["--vocabulary", "64"], "--vocabulary"),
         (["--rounds", "0"], "at least 1"),
     ):
         assert main(["bench", "dpo", *words]) == 2
