@@ -72,7 +72,7 @@ CLAIM = Claim(
     source="Rafailov et al. 2023, Direct preference optimization, NeurIPS, sec. 6 (there sentiment, summaries and "
     "dialogue, judged by models; SFT on the chosen and best of n beside it)",
     stated={f"{who}: gain in {WORDS[what]}, lower end of 95%": "> 0" for who, what in GAINS},
-    minutes=35.0,
+    minutes=31.0,
 )
 
 
