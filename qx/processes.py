@@ -86,6 +86,12 @@ class Crew:
 
     def __init__(self, accelerator: Accelerator | None) -> None:
         self._accelerator = accelerator
+        if accelerator is not None:
+            # Whoever lets go of a group last joins its threads. Were that the model's reducer, it would do so holding
+            # the interpreter, for which gloo's thread may wait to drop the last meeting's tensor: both would for ever
+            # (torch 2.13; pytorch/pytorch issue 56297). Python's own reference lets go of the interpreter first.
+            group = [torch.distributed.group.WORLD]
+            atexit.register(group.clear)
         self.size: int = 1 if accelerator is None else accelerator.num_processes
         self.leads: bool = accelerator is None or accelerator.is_main_process
 

@@ -45,4 +45,5 @@ if __name__ == "__main__":
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     LOADED = [accelerate.utils, *(pkgutil.resolve_name(COMMANDS[args[0]]) for args in jobs)]
     codes = [both(args, folder / str(i)) for i, args in enumerate(jobs)]
-    sys.exit(codes != [[0, 0]] * len(jobs))
+    if codes != [[0, 0]] * len(jobs):
+        sys.exit(f"exit codes of the two, job by job: {codes}\n")

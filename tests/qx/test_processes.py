@@ -5,20 +5,25 @@ What every test run tries starts as `starter` says, which is quicker; what kills
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
 from PIL import Image
+from torch import distributed
 
 from lab import checkpoint, tree
 from qx import processes
@@ -229,6 +234,26 @@ def test_processes_that_each_trained_alone_would_be_refused(
     assert main(sft(data, tmp_path / "second", 1)) == 2
     assert "2 processes were started, and accelerate sees 1; on CPUs: --device cpu" in capsys.readouterr().err
     assert not (tmp_path / "second").exists()
+
+
+def test_who_leaves_lets_go_of_the_group_at_the_very_end() -> None:
+    """Not before the model does, which would join gloo's threads holding the interpreter that one of them waits for: of
+    ten runs of two processes one hung so, its work done.
+    """
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    group = weakref.ref(distributed.group.WORLD)
+    second: Any = SimpleNamespace(
+        num_processes=2,
+        is_main_process=False,
+        device=torch.device("cpu"),
+        mixed_precision="no",
+        wait_for_everyone=distributed.barrier,
+    )
+    with pytest.raises(SystemExit):
+        processes.Crew(second).part()
+    gc.collect()
+    assert not distributed.is_initialized()
+    assert group() is not None
 
 
 def test_who_is_given_one_process_for_two_is_told(
