@@ -11,7 +11,7 @@ losses", sec. 4, in plain tensors.
 
 How large a chunk is depends on where it is multiplied. On a CPU it is small, as it is faster where it stays in the
 processor's cache (docs/notebook.md). Elsewhere small chunks only cost, so they are as large as memory is likely to
-bear. Logits that fit into one chunk are left to torch's own cross-entropy, and nothing is done twice.
+bear. Logits that fit into one chunk are left to torch's own log-softmax, and nothing is done twice.
 
 Key: N positions, D width, V vocabulary.
 """
@@ -24,11 +24,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from backbones.product import able, linear, multiply
 
-CHUNK = 2**22  # logits held at a time on a CPU; 16 MiB in float32
+CHUNK = 2**22  # logits of a chunk on a CPU, unless LEAST asks for more; 16 MiB in float32
 LEAST = 64  # rows of a chunk, and twice as many of a narrow type: with fewer the products slow down
 WIDE = 2**26  # elsewhere; 256 MiB in float32
 WORDS = 2**13  # whose gradients are widened at a time
@@ -39,12 +38,12 @@ def log_probability(
 ) -> Float[Tensor, "N"]:
     """log softmax(weight hidden)[target] in nats, in float32 or finer; differentiable in both (once, where chunked)."""
     kind = weight.dtype
-    if torch.is_autocast_enabled(hidden.device.type):  # as a linear layer would be under it
+    if torch.is_autocast_enabled(hidden.device.type) and kind != torch.float64:  # as a linear layer under it
         kind = torch.get_autocast_dtype(hidden.device.type)
         hidden = hidden.to(kind)
     with torch.autocast(hidden.device.type, enabled=False):
         if len(_parts(len(hidden), weight, kind)) == 1:
-            return -functional.cross_entropy(_logits(hidden, weight.to(kind)), target, reduction="none")
+            return _logits(hidden, weight.to(kind)).log_softmax(-1).gather(1, target[:, None])[:, 0]
         return _LogProbability.apply(hidden, weight, target, kind)  # type: ignore[no-untyped-call]  # torch's own
 
 
@@ -57,7 +56,8 @@ def _parts(positions: int, weight: Tensor, kind: torch.dtype) -> list[slice]:
 
 class _Room(NamedTuple):
     """Where every chunk of a narrow type puts its logits in turn. Tensors of their own would be given back and asked
-    for a hundred times a second, and the holes between them grow to gigabytes (docs/notebook.md)."""
+    for again and again, and the holes between them grow to gigabytes (docs/notebook.md).
+    """
 
     narrow: Float[Tensor, "n V"]
     wide: Float[Tensor, "n V"]
@@ -108,6 +108,11 @@ class _LogProbability(torch.autograd.Function):
         if ctx.at_once:
             (slope,) = ctx.saved_tensors
             return (slope * gradient[:, None]).to(slope.dtype), None, None, None
+        with torch.autocast(gradient.device.type, enabled=False):  # wherever it is asked for, as forward multiplied
+            return *_LogProbability._slopes(ctx, gradient), None, None
+
+    @staticmethod
+    def _slopes(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
         hidden, weight, target = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight, dtype=gradient.dtype)  # summed over chunks
@@ -120,7 +125,7 @@ class _LogProbability(torch.autograd.Function):
                 d_hidden[part] = _product(p, weight) * scale
             _add_product(d_weight, p, hidden[part] * scale)
             del logits, p  # before the next are made
-        return d_hidden, d_weight.to(ctx.learned), None, None
+        return d_hidden, d_weight.to(ctx.learned)
 
 
 def _away(p: Float[Tensor, "n V"], target: Int64[Tensor, "n"], room: _Room | None) -> Float[Tensor, "n V"]:

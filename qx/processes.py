@@ -16,6 +16,7 @@ them where to compute.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -87,11 +88,8 @@ class Crew:
     def __init__(self, accelerator: Accelerator | None) -> None:
         self._accelerator = accelerator
         if accelerator is not None:
-            # Whoever lets go of a group last joins its threads. Were that the model's reducer, it would do so holding
-            # the interpreter, for which gloo's thread may wait to drop the last meeting's tensor: both would for ever
-            # (torch 2.13; pytorch/pytorch issue 56297). Python's own reference lets go of the interpreter first.
             group = [torch.distributed.group.WORLD]
-            atexit.register(group.clear)
+            atexit.register(_let_go, group)
         self.size: int = 1 if accelerator is None else accelerator.num_processes
         self.leads: bool = accelerator is None or accelerator.is_main_process
 
@@ -151,6 +149,18 @@ class Crew:
         assert self._accelerator is not None
         self._accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()
+
+
+def _let_go(group: list[torch.distributed.ProcessGroup | None]) -> None:
+    """At the very end, after the model did.
+
+    Whoever lets go of a group last joins its threads. Were that the model's reducer, it would do so holding the
+    interpreter, for which gloo's thread may wait to drop the last meeting's tensor: both for ever (torch 2.13;
+    pytorch/pytorch issue 56297). Python's own reference lets go of the interpreter first. A model that is reached by
+    cycles alone is dropped before.
+    """
+    gc.collect()
+    group.clear()
 
 
 class Beside(Run):

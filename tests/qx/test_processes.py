@@ -5,6 +5,7 @@ What every test run tries starts as `starter` says, which is quicker; what kills
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -236,12 +237,23 @@ def test_processes_that_each_trained_alone_would_be_refused(
     assert not (tmp_path / "second").exists()
 
 
-def test_who_leaves_lets_go_of_the_group_at_the_very_end() -> None:
-    """Not before the model does, which would join gloo's threads holding the interpreter that one of them waits for: of
-    ten runs of two processes one hung so, its work done.
-    """
+@pytest.fixture
+def group() -> Iterator[weakref.ref[Any]]:
+    """The process group of one process."""
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    group = weakref.ref(distributed.group.WORLD)
+    yield weakref.ref(distributed.group.WORLD)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def test_who_leaves_lets_go_of_the_group_at_the_very_end(
+    group: weakref.ref[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And after the model, though that is reached by cycles alone: it would join gloo's threads holding the interpreter
+    that one of them waits for. Of ten runs of two processes one hung so, its work done.
+    """
+    at_exit = list[Callable[[], object]]()
+    monkeypatch.setattr(processes.atexit, "register", lambda *call: at_exit.append(functools.partial(*call)))
     second: Any = SimpleNamespace(
         num_processes=2,
         is_main_process=False,
@@ -251,9 +263,21 @@ def test_who_leaves_lets_go_of_the_group_at_the_very_end() -> None:
     )
     with pytest.raises(SystemExit):
         processes.Crew(second).part()
-    gc.collect()
     assert not distributed.is_initialized()
     assert group() is not None
+    model, seen = torch.nn.Linear(1, 1), list[bool]()
+    model.forward = model.__call__  # a cycle
+    weakref.finalize(model, lambda: seen.append(group() is not None))
+    gc.disable()
+    try:
+        del model
+        assert seen == []
+        for call in reversed(at_exit):
+            call()
+    finally:
+        gc.enable()
+    assert seen == [True]
+    assert group() is None
 
 
 def test_who_is_given_one_process_for_two_is_told(
